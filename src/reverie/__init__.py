@@ -1,0 +1,1 @@
+"""Agents that learn a world model and act by imagining in it."""

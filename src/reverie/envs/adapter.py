@@ -1,0 +1,205 @@
+"""One Gymnasium environment, spoken to in parts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from reverie.envs.spaces import ActionCodec, ObservationCodec
+from reverie.envs.wrappers import ActionRepeat
+from reverie.errors import EnvironmentProblem, ReverieError
+from reverie.spaces import Interface
+
+
+class EnvironmentAdapter:
+    """Wraps one `gymnasium.Env`, translates to and from parts, and checks that it keeps its contract.
+
+    Args:
+        environment: the environment; it must not reset itself.
+        action_repeat: how often each action is given; rewards are summed, and the end of the episode stops it.
+        name: what to call the environment in messages.
+        owns_environment: whether `close` also closes the environment.
+
+    Attributes:
+        environment: the wrapped environment.
+        interface: its observation and action parts.
+        action_repeat: how often each action is given, counting `ActionRepeat` wrappers that are already there.
+
+    Raises:
+        SpaceError: if an observation or action space is not supported.
+        EnvironmentProblem: if `environment` is no `gymnasium.Env`.
+    """
+
+    def __init__(
+        self,
+        environment: gymnasium.Env[Any, Any],
+        *,
+        action_repeat: int = 1,
+        name: str | None = None,
+        owns_environment: bool = True,
+    ) -> None:
+        if not isinstance(environment, gymnasium.Env):
+            raise not_an_environment(environment)
+        if action_repeat != 1:
+            environment = ActionRepeat(environment, action_repeat)
+        self.environment = environment
+        self.name = name or _name_of(environment)
+        self.action_repeat = _total_repeat(environment)
+        self._observations = ObservationCodec(environment.observation_space)
+        self._actions = ActionCodec(environment.action_space)
+        self.interface = Interface(self._observations.parts, self._actions.parts)
+        self._owns_environment = owns_environment
+        self._episode_runs = False
+
+    def reset(self, seed: int) -> dict[str, NDArray[Any]]:
+        """Begin an episode.
+
+        Args:
+            seed: seed of the episode, 0 or more.
+
+        Returns:
+            The first observation: for each part a new array of its shape and dtype.
+
+        Raises:
+            EnvironmentProblem: if the environment raises or breaks its contract.
+        """
+        self._episode_runs = False
+        try:
+            result = self.environment.reset(seed=int(seed))
+        except ReverieError:
+            raise
+        except Exception as error:
+            raise self._raised("reset", error) from error
+        if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], dict):
+            raise EnvironmentProblem(
+                f"reset of {self.name} returned a {type(result).__name__}, but Gymnasium asks for (observation, info): "
+                f"update the environment from the old gym interface"
+            )
+        observation = self._observations.encode(result[0])
+        self._episode_runs = True
+        return observation
+
+    def step(
+        self, action: NDArray[np.float32]
+    ) -> tuple[dict[str, NDArray[Any]], np.float32, bool, bool, dict[str, Any]]:
+        """Take one step (`action_repeat` frames).
+
+        Args:
+            action: flat action vector, float32 [A].
+
+        Returns:
+            The observation as from `reset`, the summed reward, terminated, truncated and the info of the environment.
+
+        Raises:
+            EnvironmentProblem: if no episode runs, the action is not finite or of another shape, or the environment
+                raises or breaks its contract.
+        """
+        if not self._episode_runs:
+            raise EnvironmentProblem(f"step of {self.name} was called while no episode runs: call reset first")
+        decoded = self._actions.decode(action)
+        try:
+            result = self.environment.step(decoded)
+        except ReverieError:
+            raise
+        except Exception as error:
+            raise self._raised("step", error) from error
+        if not isinstance(result, tuple) or len(result) != 5:
+            length = f" of {len(result)}" if isinstance(result, tuple) else ""
+            raise EnvironmentProblem(
+                f"step of {self.name} returned a {type(result).__name__}{length}, but Gymnasium asks for (observation, "
+                f"reward, terminated, truncated, info): update the environment from the old gym interface"
+            )
+        raw_observation, raw_reward, terminated, truncated, info = result
+        observation = self._observations.encode(raw_observation)
+        reward = self._checked_reward(raw_reward)
+        self._episode_runs = not (terminated or truncated)
+        return observation, reward, bool(terminated), bool(truncated), info
+
+    def encode_observation(self, observation: Any) -> dict[str, NDArray[Any]]:
+        """Part arrays of an observation of the wrapped environment; see `ObservationCodec.encode`."""
+        return self._observations.encode(observation)
+
+    def decode_action(self, action: NDArray[np.float32]) -> Any:
+        """Gymnasium action of a flat vector [A]; see `ActionCodec.decode`."""
+        return self._actions.decode(action)
+
+    def encode_action(self, action: Any) -> NDArray[np.float32]:
+        """Flat vector, float32 [A], of a Gymnasium action; see `ActionCodec.encode`."""
+        return self._actions.encode(action)
+
+    def render(self) -> NDArray[np.uint8] | None:
+        """The current frame, uint8 [H, W, 3], or None if the environment was made without `rgb_array` rendering.
+
+        Raises:
+            EnvironmentProblem: if the environment raises.
+        """
+        if self.environment.render_mode != "rgb_array":
+            return None
+        try:
+            frame = self.environment.render()
+        except ReverieError:
+            raise
+        except Exception as error:
+            raise self._raised("render", error) from error
+        return None if frame is None else np.array(frame)
+
+    def close(self) -> None:
+        """Release the environment; one that the caller made and handed over stays open."""
+        self._episode_runs = False
+        if self._owns_environment:
+            self.environment.close()
+
+    def _checked_reward(self, reward: Any) -> np.float32:
+        """The reward as a finite float32."""
+        try:
+            array = np.asarray(reward, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise self._bad_reward(reward) from error
+        with np.errstate(over="ignore"):
+            cast = array.astype(np.float32).reshape(-1)
+        if cast.size != 1 or not np.isfinite(cast[0]):
+            raise self._bad_reward(reward)
+        return cast[0]
+
+    def _bad_reward(self, reward: Any) -> EnvironmentProblem:
+        return EnvironmentProblem(
+            f"the reward of {self.name} is {reward!r}, but it must be one finite number: mend the environment's step"
+        )
+
+    def _raised(self, method: str, error: Exception) -> EnvironmentProblem:
+        return EnvironmentProblem(
+            f"{method} of {self.name} raised {type(error).__name__}: {error} (the traceback of the environment is the "
+            f"cause of this error)"
+        )
+
+
+def not_an_environment(environment: Any) -> EnvironmentProblem:
+    """The error for an object that is no `gymnasium.Env`."""
+    kind = f"{type(environment).__module__}.{type(environment).__qualname__}"
+    if isinstance(environment, gymnasium.vector.VectorEnv):
+        remedy = "pass a single environment; reverie makes the vector itself"
+    elif hasattr(environment, "reset") and hasattr(environment, "step"):
+        remedy = "it follows another interface such as old gym or dm_env; wrap it with shimmy or a small gymnasium.Env"
+    else:
+        remedy = "pass an environment id, a gymnasium.Env, or a function that returns one"
+    return EnvironmentProblem(f"got an object of type {kind}, but expected a gymnasium.Env: {remedy}")
+
+
+def _name_of(environment: gymnasium.Env[Any, Any]) -> str:
+    """The id of the environment, or the name of its class."""
+    spec = environment.spec
+    return spec.id if spec is not None else type(environment.unwrapped).__name__
+
+
+def _total_repeat(environment: gymnasium.Env[Any, Any]) -> int:
+    """Product of the repeats of all `ActionRepeat` wrappers."""
+    total = 1
+    current: Any = environment
+    while isinstance(current, gymnasium.Wrapper):
+        if isinstance(current, ActionRepeat):
+            total *= current.repeat
+        current = current.env
+    return total

@@ -1,0 +1,146 @@
+"""Which optional package an environment id needs, and the list of known environments."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+
+from reverie.errors import EnvironmentProblem
+
+
+@dataclass(frozen=True)
+class Extra:
+    """One optional suite of environments.
+
+    Attributes:
+        name: the extra, as in `pip install "reverie-rl[name]"`.
+        pattern: regular expression that the beginning of an environment id matches, without any `module:`.
+        package: module that must be importable.
+        registers: module whose import registers the ids; empty if gymnasium itself does.
+        example: an id of the suite, for lists; empty if there is no Gymnasium id for it yet.
+    """
+
+    name: str
+    pattern: str
+    package: str
+    registers: str = ""
+    example: str = ""
+
+    @property
+    def installed(self) -> bool:
+        """True if the package can be imported."""
+        return importlib.util.find_spec(self.package) is not None
+
+
+_MUJOCO_TASKS = (
+    "Ant|HalfCheetah|Hopper|Humanoid|HumanoidStandup|InvertedDoublePendulum|InvertedPendulum|Pusher|Reacher|Swimmer|"
+    "Walker2d"
+)
+EXTRAS = (
+    Extra("box2d", r"(CarRacing|LunarLander|LunarLanderContinuous|BipedalWalker|BipedalWalkerHardcore)-", "Box2D"),
+    Extra("mujoco", rf"({_MUJOCO_TASKS})-", "mujoco"),
+    Extra("atari", r"ALE/", "ale_py", "ale_py", "ALE/Pong-v5"),
+    Extra("dmc", r"dm_control/", "dm_control", "shimmy", "dm_control/walker-walk-v0"),
+    Extra("minigrid", r"(MiniGrid|BabyAI)-", "minigrid", "minigrid", "MiniGrid-MemoryS7-v0"),
+    Extra("crafter", r"[Cc]rafter", "crafter"),
+    Extra("vizdoom", r"Viz[Dd]oom", "vizdoom", "vizdoom.gymnasium_wrapper", "VizdoomTakeCover-v1"),
+    Extra("memory-maze", r"([Mm]emory_maze[/-]|MemoryMaze)", "memory_maze"),
+    Extra("procgen", r"procgen", "procgen"),
+    Extra("bsuite", r"bsuite/", "bsuite", "shimmy", "bsuite/memory_len-v0"),
+)
+
+
+def extra_for(environment_id: str) -> Extra | None:
+    """The optional suite to which an id belongs, or None."""
+    bare = environment_id.rpartition(":")[2]
+    return next((extra for extra in EXTRAS if re.match(extra.pattern, bare)), None)
+
+
+def register_suite(environment_id: str) -> None:
+    """Import the package that registers `environment_id`, if the id is unknown and belongs to an optional suite.
+
+    Raises:
+        EnvironmentProblem: if the package is not installed.
+    """
+    extra = extra_for(environment_id)
+    if extra is None or ":" in environment_id or environment_id in gymnasium.registry:
+        return
+    if not extra.installed:
+        raise missing_package(environment_id, f"no module named {extra.package!r}")
+    if extra.registers:
+        _import_suite(environment_id, extra)
+
+
+def _import_suite(environment_id: str, extra: Extra) -> None:
+    """Import the module that registers the ids of a suite."""
+    try:
+        importlib.import_module(extra.registers)
+    except ImportError as error:
+        raise missing_package(environment_id, str(error)) from error
+
+
+def missing_package(environment_id: str, what: str) -> EnvironmentProblem:
+    """The error that says which extra to install for an id; `what` is the missing package or the message about it."""
+    extra = extra_for(environment_id)
+    remedy = f'pip install "reverie-rl[{extra.name}]"' if extra is not None else "install the package that it needs"
+    return EnvironmentProblem(
+        f"the environment {environment_id!r} needs a package that is not installed ({what}): {remedy}"
+    )
+
+
+def list_environments() -> list[dict[str, Any]]:
+    """Environments that `make` knows, newest versions only, sorted by suite and id.
+
+    Returns:
+        One dictionary each with `id`, `suite`, `extra` (the extra to install, or None) and `installed`. A suite that
+        is not installed, and so cannot name its environments, has one row with an example id.
+    """
+    for extra in EXTRAS:
+        if extra.registers and extra.installed:
+            # A broken installation must not spoil the list.
+            with contextlib.suppress(EnvironmentProblem):
+                _import_suite(extra.example, extra)
+    rows = [_row(spec) for spec in _newest_versions()]
+    listed = {row["extra"] for row in rows}
+    rows += [
+        {"id": extra.example, "suite": extra.name, "extra": extra.name, "installed": False}
+        for extra in EXTRAS
+        if extra.example and extra.name not in listed and not extra.installed
+    ]
+    return sorted(rows, key=lambda row: (row["suite"], row["id"]))
+
+
+def _newest_versions() -> list[gymnasium.envs.registration.EnvSpec]:
+    """The registered environment specifications without older versions, deprecated ids and gymnasium's JAX demos."""
+    newest: dict[tuple[str | None, str], gymnasium.envs.registration.EnvSpec] = {}
+    for spec in gymnasium.registry.values():
+        if not isinstance(spec.entry_point, str) or spec.namespace in ("phys2d", "tabular"):
+            continue
+        key = (spec.namespace, spec.name)
+        if key not in newest or (spec.version or 0) > (newest[key].version or 0):
+            newest[key] = spec
+    return list(newest.values())
+
+
+def _row(spec: gymnasium.envs.registration.EnvSpec) -> dict[str, Any]:
+    """One row of `list_environments`."""
+    extra = extra_for(spec.id)
+    if extra is not None:
+        suite = extra.name
+    elif spec.namespace:
+        suite = spec.namespace
+    else:
+        parts = str(spec.entry_point).partition(":")[0].split(".")
+        suite = parts[2].replace("_", "-") if parts[:2] == ["gymnasium", "envs"] else parts[0]
+    return {
+        "id": spec.id,
+        "suite": suite,
+        "extra": extra.name if extra is not None else None,
+        "installed": extra is None or extra.installed,
+    }

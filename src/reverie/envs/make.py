@@ -1,0 +1,351 @@
+"""Making environments: from an id, an environment or a function, with the wrappers that were asked for."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import gymnasium
+
+from reverie.envs.adapter import EnvironmentAdapter, not_an_environment
+from reverie.envs.extras import missing_package, register_suite
+from reverie.envs.space_tree import MAXIMUM_IMAGE_SIDE, MINIMUM_IMAGE_SIDE
+from reverie.envs.wrappers import ActionRepeat, RenderedObservation, ResizeImages
+from reverie.errors import ConfigError, EnvironmentProblem, ReverieError
+
+Environment = gymnasium.Env[Any, Any]
+DEFAULT_PIXEL_SIZE = (64, 64)
+
+
+def make(
+    environment: str | Environment | Callable[..., Environment],
+    *,
+    pixels: bool = False,
+    image_size: int | tuple[int, int] | None = None,
+    action_repeat: int = 1,
+    time_limit: int | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    render: bool = False,
+) -> EnvironmentAdapter:
+    """Make one environment and wrap it so that it speaks in parts.
+
+    Args:
+        environment: a Gymnasium id (also `module:Id`), an environment, or a function (or class) that makes one.
+        pixels: observe the rendered frame instead of the environment's own observation.
+        image_size: side, or height and width, to which images are resized; with `pixels` 64 x 64 by default.
+        action_repeat: how often each action is given; rewards are summed.
+        time_limit: truncate episodes after this many frames (steps before action repeat). For an id it replaces the
+            registered limit; otherwise it comes on top of any limit that is already there.
+        kwargs: keyword arguments for the constructor or function.
+        render: prepare `adapter.render()`, for videos, where the environment can render frames.
+
+    Returns:
+        The adapter.
+
+    Raises:
+        EnvironmentProblem: if the environment is unknown, lacks a package or cannot be made.
+        SpaceError: if one of its spaces is not supported.
+        ConfigError: if the settings do not fit together.
+    """
+    source = EnvironmentSource(
+        environment,
+        pixels=pixels,
+        image_size=image_size,
+        action_repeat=action_repeat,
+        time_limit=time_limit,
+        kwargs=kwargs or {},
+    )
+    return source.make(render=render)
+
+
+@dataclass(frozen=True)
+class EnvironmentSource:
+    """A recipe for environments: what `make` takes, to be used several times, in other processes, and in config.json.
+
+    Attributes:
+        environment: a Gymnasium id, an environment, or a function that makes one.
+        pixels: observe the rendered frame.
+        image_size: height and width of images (a single number is turned into both), or None to leave them.
+        action_repeat: how often each action is given.
+        time_limit: truncate episodes after this many frames, or None.
+        kwargs: keyword arguments for the constructor or function.
+
+    Raises:
+        EnvironmentProblem: if `environment` is none of the three.
+        ConfigError: if a setting is out of range or does not fit the others.
+    """
+
+    environment: str | Environment | Callable[..., Environment]
+    pixels: bool = False
+    image_size: int | tuple[int, int] | None = None
+    action_repeat: int = 1
+    time_limit: int | None = None
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "image_size", _checked_image_size(self.image_size))
+        object.__setattr__(self, "kwargs", dict(self.kwargs or {}))
+        for name, value in (("action_repeat", self.action_repeat), ("time_limit", self.time_limit)):
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}, but it must be at least 1")
+        if self.kind == "object" and self.kwargs:
+            raise ConfigError(
+                f"kwargs {sorted(self.kwargs)} were given with an environment that is already made: pass an id or a "
+                f"function instead of the object, or drop kwargs"
+            )
+
+    @property
+    def kind(self) -> Literal["id", "function", "object"]:
+        """What `environment` is."""
+        environment = self.environment
+        if isinstance(environment, str):
+            return "id"
+        if isinstance(environment, gymnasium.Env):
+            return "object"
+        is_class = inspect.isclass(environment)
+        if not callable(environment) or (not is_class and hasattr(environment, "step")):
+            raise not_an_environment(environment)
+        return "function"
+
+    @property
+    def name(self) -> str:
+        """The id, the id or class of the object, or `module.name` of the function."""
+        environment = self.environment
+        if isinstance(environment, str):
+            return environment
+        if isinstance(environment, gymnasium.Env):
+            return environment.spec.id if environment.spec is not None else type(environment.unwrapped).__name__
+        function: Any = getattr(environment, "func", environment)
+        qualified = getattr(function, "__qualname__", type(function).__qualname__)
+        return f"{getattr(function, '__module__', type(function).__module__)}.{qualified}"
+
+    def make(self, *, render: bool = False) -> EnvironmentAdapter:
+        """Make one environment; from an object, each call wraps the same one, and closing leaves it open.
+
+        Args:
+            render: prepare `adapter.render()` where the environment can render frames.
+
+        Raises:
+            EnvironmentProblem: if the environment is unknown, lacks a package or cannot be made.
+            SpaceError: if one of its spaces is not supported.
+            ConfigError: if `image_size` is given and there is no image.
+        """
+        os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+        frames = self.pixels or render
+        if frames and sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
+            # Without a display MuJoCo renders only through EGL, and it reads this when first imported.
+            os.environ.setdefault("MUJOCO_GL", "egl")
+        base = self._make_base(frames)
+        try:
+            return EnvironmentAdapter(self._wrapped(base), name=self.name, owns_environment=self.kind != "object")
+        except ReverieError:
+            if self.kind != "object":
+                base.close()
+            raise
+
+    def to_json(self) -> dict[str, Any]:
+        """The recipe as plain JSON types.
+
+        A function or an object is stored by its name only, and keyword arguments that JSON cannot hold by their
+        representation; `rebuildable` tells whether `from_json` needs help.
+        """
+        try:
+            kwargs: Any = json.loads(json.dumps(dict(self.kwargs), allow_nan=False))
+            plain = True
+        except (TypeError, ValueError):
+            kwargs, plain = {key: repr(value) for key, value in self.kwargs.items()}, False
+        size = self.image_size
+        return {
+            "kind": self.kind,
+            "environment": self.name,
+            "rebuildable": self.kind == "id" and plain,
+            "pixels": self.pixels,
+            "image_size": list(size) if isinstance(size, tuple) else None,
+            "action_repeat": self.action_repeat,
+            "time_limit": self.time_limit,
+            "kwargs": kwargs,
+            "plain_kwargs": plain,
+        }
+
+    @staticmethod
+    def from_json(
+        data: Mapping[str, Any], environment: str | Environment | Callable[..., Environment] | None = None
+    ) -> EnvironmentSource:
+        """Inverse of `to_json`.
+
+        Args:
+            data: what `to_json` gave.
+            environment: takes the place of the stored environment; needed if that was a function, an object, or had
+                keyword arguments that JSON cannot hold. The other settings stay.
+
+        Raises:
+            ConfigError: if the environment cannot be rebuilt and none was given.
+        """
+        if environment is None and not data["rebuildable"]:
+            reason = "keyword arguments that JSON cannot hold" if data["kind"] == "id" else f"a Python {data['kind']}"
+            raise ConfigError(
+                f"the environment {data['environment']!r} was made from {reason} and cannot be rebuilt from the saved "
+                f"configuration: pass it again with environment=..."
+            )
+        keep_kwargs = data["plain_kwargs"] and not isinstance(environment, gymnasium.Env)
+        size = data["image_size"]
+        return EnvironmentSource(
+            data["environment"] if environment is None else environment,
+            pixels=data["pixels"],
+            image_size=None if size is None else (size[0], size[1]),
+            action_repeat=data["action_repeat"],
+            time_limit=data["time_limit"],
+            kwargs=data["kwargs"] if keep_kwargs else {},
+        )
+
+    def for_worker(self) -> bytes:
+        """The recipe as bytes for a worker process of this program, together with the registration of its id.
+
+        The bytes are code: they go through memory to our own processes and are never written to a file.
+
+        Raises:
+            ConfigError: if the environment is an object or cannot be sent.
+        """
+        import cloudpickle
+
+        if self.kind == "object":
+            raise ConfigError(
+                f"the environment {self.name!r} is an object, which cannot be copied to worker processes: pass an id "
+                f"or a function that makes it, or use vectorization='in-process' with one environment"
+            )
+        try:
+            payload: bytes = cloudpickle.dumps((self, self._registration()))
+        except Exception as error:
+            raise ConfigError(
+                f"the environment {self.name!r} cannot be sent to worker processes ({type(error).__name__}: {error}): "
+                f"use vectorization='in-process', or a function that refers to nothing but modules and plain values"
+            ) from error
+        return payload
+
+    @staticmethod
+    def from_worker(payload: bytes) -> EnvironmentSource:
+        """Inverse of `for_worker`, for use in a process that this program started; registers the id if need be."""
+        import cloudpickle
+
+        source, registration = cloudpickle.loads(payload)
+        if registration is not None and registration.id not in gymnasium.registry:
+            gymnasium.registry[registration.id] = registration
+        return source
+
+    def _registration(self) -> gymnasium.envs.registration.EnvSpec | None:
+        """The registry entry of the id: a script may have registered it where a worker cannot see it."""
+        specification = gymnasium.registry.get(self.environment) if isinstance(self.environment, str) else None
+        entry_point = specification.entry_point if specification is not None else None
+        if specification is not None and isinstance(entry_point, str) and entry_point.startswith("__main__:"):
+            specification = copy.copy(specification)
+            creator: Any = gymnasium.envs.registration.load_env_creator(entry_point)
+            specification.entry_point = creator
+        return specification
+
+    def _wrapped(self, base: Environment) -> Environment:
+        """The environment with its wrappers; repeated frames are skipped before anything is rendered or resized."""
+        wrapped = base
+        if self.time_limit is not None and self.kind != "id":
+            wrapped = gymnasium.wrappers.TimeLimit(wrapped, self.time_limit)
+        if self.action_repeat > 1:
+            wrapped = ActionRepeat(wrapped, self.action_repeat)
+        size = self.image_size
+        assert size is None or isinstance(size, tuple)
+        if self.pixels:
+            return RenderedObservation(wrapped, size or DEFAULT_PIXEL_SIZE)
+        return wrapped if size is None else ResizeImages(wrapped, size)
+
+    def _make_base(self, frames: bool) -> Environment:
+        """The environment without our wrappers; `frames` asks for `rgb_array` rendering where it exists."""
+        environment = self.environment
+        if isinstance(environment, gymnasium.Env):
+            return environment
+        try:
+            if isinstance(environment, str):
+                return self._make_from_id(environment, frames)
+            kwargs = dict(self.kwargs)
+            if frames and "render_mode" not in kwargs and _takes_render_mode(environment):
+                kwargs["render_mode"] = "rgb_array"
+            made = environment(**kwargs)
+        except ReverieError:
+            raise
+        except Exception as error:
+            raise EnvironmentProblem(
+                f"the environment {self.name!r} could not be made with kwargs {dict(self.kwargs)}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        if not isinstance(made, gymnasium.Env):
+            raise not_an_environment(made)
+        return made
+
+    def _make_from_id(self, environment_id: str, frames: bool) -> Environment:
+        """An environment from Gymnasium's registry."""
+        register_suite(environment_id)
+        kwargs = dict(self.kwargs)
+        try:
+            if frames and "render_mode" not in kwargs:
+                modes = _render_modes(environment_id)
+                if modes is None or "rgb_array" in modes:
+                    kwargs["render_mode"] = "rgb_array"
+                elif self.pixels:
+                    raise EnvironmentProblem(
+                        f"pixels=True needs frames, but {environment_id!r} renders only {list(modes)}: use pixels=False"
+                    )
+            return gymnasium.make(environment_id, max_episode_steps=self.time_limit, disable_env_checker=True, **kwargs)
+        except (gymnasium.error.UnregisteredEnv, gymnasium.error.DeprecatedEnv) as error:
+            raise _unknown(environment_id) from error
+        except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
+            raise missing_package(environment_id, str(error)) from error
+
+
+def as_source(environment: EnvironmentSource | str | Environment | Callable[..., Environment]) -> EnvironmentSource:
+    """The argument itself if it is a recipe, otherwise a recipe for it without further settings."""
+    return environment if isinstance(environment, EnvironmentSource) else EnvironmentSource(environment)
+
+
+def _checked_image_size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    """Height and width, both within what agents can see."""
+    if size is None:
+        return None
+    pair = (size, size) if isinstance(size, int) else tuple(size)
+    if len(pair) != 2 or not all(MINIMUM_IMAGE_SIDE <= side <= MAXIMUM_IMAGE_SIDE for side in pair):
+        raise ConfigError(
+            f"image_size is {size}, but it must be one side, or height and width, of {MINIMUM_IMAGE_SIDE} to "
+            f"{MAXIMUM_IMAGE_SIDE} pixels"
+        )
+    return int(pair[0]), int(pair[1])
+
+
+def _takes_render_mode(function: Callable[..., Any]) -> bool:
+    """True if the function names a parameter `render_mode`."""
+    try:
+        return "render_mode" in inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return False
+
+
+def _render_modes(environment_id: str) -> list[str] | None:
+    """The render modes that the class of an id declares, or None if it declares nothing."""
+    entry_point = gymnasium.spec(environment_id).entry_point
+    creator = gymnasium.envs.registration.load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+    metadata = getattr(creator, "metadata", None)
+    return metadata.get("render_modes") if isinstance(metadata, dict) else None
+
+
+def _unknown(environment_id: str) -> EnvironmentProblem:
+    """The error for an id that no one has registered."""
+    bare = environment_id.rpartition(":")[2]
+    by_lower = {known.lower(): known for known in gymnasium.registry}
+    close = [by_lower[match] for match in difflib.get_close_matches(bare.lower(), by_lower, n=4, cutoff=0.55)]
+    hint = f"did you mean {', '.join(close)}?" if close else "`reverie envs` lists the known ones"
+    return EnvironmentProblem(
+        f"there is no environment {environment_id!r}; {hint} (an id of your own must be registered before, or written "
+        f"as module:Id)"
+    )

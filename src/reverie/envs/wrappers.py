@@ -1,0 +1,156 @@
+"""Gymnasium wrappers that `make` applies: repeated actions, rendered observations, resized images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from reverie.envs.space_tree import children, image_layout, leaves
+from reverie.errors import ConfigError, EnvironmentProblem
+
+
+def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The image [H, W, C] at another size (H', W'), as a new uint8 array [H', W', C].
+
+    Shrinking averages over the area that a pixel covers; growing interpolates.
+    """
+    from PIL import Image
+
+    height, width = size
+    if image.shape[:2] == (height, width):
+        return image.copy()
+    shrinks = height <= image.shape[0] and width <= image.shape[1]
+    method = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
+    channels = image.shape[2]
+    if channels == 3:
+        return np.array(Image.fromarray(image).resize((width, height), method))
+    # One channel at a time: Pillow would take a fourth channel for transparency and weight the others by it.
+    planes = [
+        np.asarray(Image.fromarray(np.ascontiguousarray(image[..., channel])).resize((width, height), method))
+        for channel in range(channels)
+    ]
+    return np.stack(planes, axis=-1)
+
+
+class ActionRepeat(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Gives the same action to the environment several times and sums the rewards; stops when the episode ends.
+
+    Args:
+        env: the environment.
+        repeat: how often an action is given, at least 1.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any], repeat: int) -> None:
+        super().__init__(env)
+        if repeat < 1:
+            raise ConfigError(f"action_repeat is {repeat}, but an action must be given at least once: use 1 or more")
+        self.repeat = repeat
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """The observation after the last repetition, with the sum of the rewards."""
+        total: Any = 0.0
+        for _ in range(self.repeat):
+            observation, reward, terminated, truncated, info = self.env.step(action)
+            total = total + reward
+            if terminated or truncated:
+                break
+        return observation, total, terminated, truncated, info
+
+
+class RenderedObservation(gymnasium.ObservationWrapper[Any, Any, Any]):
+    """Replaces the observation by the rendered frame.
+
+    Args:
+        env: an environment made with `render_mode="rgb_array"`.
+        size: height and width of the frame after resizing.
+
+    Raises:
+        EnvironmentProblem: if the environment does not render frames.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any], size: tuple[int, int]) -> None:
+        super().__init__(env)
+        if env.render_mode != "rgb_array":
+            raise EnvironmentProblem(
+                f"pixels=True needs frames, but the environment {env.unwrapped} was made with "
+                f"render_mode={env.render_mode!r}: make it with render_mode='rgb_array', or pass an id or a function"
+            )
+        self.size = size
+        self.observation_space = gymnasium.spaces.Box(0, 255, (*size, 3), np.uint8)
+
+    def observation(self, observation: Any) -> NDArray[np.uint8]:
+        """The rendered frame, uint8 [H, W, 3]; the given observation is not used."""
+        frame = np.asarray(self.env.render())
+        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+            raise EnvironmentProblem(
+                f"render() returned an array of dtype {frame.dtype} and shape {frame.shape}, but pixels=True needs "
+                f"uint8 of shape (height, width, 3): correct render() or use pixels=False"
+            )
+        return resize_image(frame, self.size)
+
+
+class ResizeImages(gymnasium.ObservationWrapper[Any, Any, Any]):
+    """Resizes every image in the observation, at any depth, to uint8 [H, W, C]; leaves all else as it is.
+
+    Args:
+        env: the environment.
+        size: height and width of every image afterwards.
+
+    Raises:
+        ConfigError: if there is no image in the observation space.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any], size: tuple[int, int]) -> None:
+        super().__init__(env)
+        self.size = size
+        if all(image_layout(space) is None for _, space in leaves(env.observation_space)):
+            raise ConfigError(
+                f"image_size={size} was given, but the observation space {env.observation_space} holds no image: drop "
+                f"image_size, or use pixels=True to observe rendered frames"
+            )
+        self.observation_space = self._resized_space(env.observation_space)
+
+    def observation(self, observation: Any) -> Any:
+        """The observation with its images resized."""
+        return self._resized(self.env.observation_space, observation)
+
+    def _resized_space(self, space: gymnasium.Space[Any]) -> gymnasium.Space[Any]:
+        members = children(space)
+        if members is not None:
+            built = {key: self._resized_space(member) for key, member in members}
+            if isinstance(space, gymnasium.spaces.Tuple):
+                return gymnasium.spaces.Tuple(list(built.values()))
+            return gymnasium.spaces.Dict(built)
+        layout = image_layout(space)
+        if layout is None:
+            return space
+        return gymnasium.spaces.Box(0, 255, (*self.size, layout.channels), np.uint8)
+
+    def _resized(self, space: gymnasium.Space[Any], value: Any) -> Any:
+        """The value with its images resized; a value that does not fit its space is left for the codec to refuse."""
+        if isinstance(space, gymnasium.spaces.Dict) and isinstance(value, dict):
+            return {
+                key: self._resized(space[key], item) if key in space.spaces else item for key, item in value.items()
+            }
+        if isinstance(space, gymnasium.spaces.Tuple) and isinstance(value, tuple | list):
+            if len(value) != len(space.spaces):
+                return value
+            return tuple(self._resized(member, item) for member, item in zip(space.spaces, value, strict=True))
+        layout = image_layout(space)
+        if layout is None:
+            return value
+        array = np.asarray(value)
+        if array.shape != space.shape or array.dtype.kind not in ("fiub" if layout.is_float else "iub"):
+            raise EnvironmentProblem(
+                f"an image of the observation has dtype {array.dtype} and shape {array.shape}, but its space is "
+                f"{space}: make the environment return what it declares"
+            )
+        if layout.is_float and not np.isfinite(array).all():
+            raise EnvironmentProblem(
+                "an image of the observation holds NaN or infinity, but every value must be finite: mend it in the "
+                "environment"
+            )
+        return resize_image(layout.to_uint8(array), self.size)

@@ -1,0 +1,312 @@
+"""Learning curves of many runs in one picture, and the statistics that compare agents over tasks."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from reverie.errors import ReverieError, RunFolderError
+from reverie.training.files import read_json, write_atomic
+from reverie.training.metrics import COUNTERS, METRICS_FILE, read_metrics, read_scores
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+AxisName = Literal["env_steps", "frames", "updates"]
+_AXIS_LABELS = {
+    "env_steps": "environment steps (agent decisions)",
+    "frames": "frames (environment steps × action repeat)",
+    "updates": "updates (gradient steps)",
+}
+RETURN_METRIC = "episode/return"
+_GRID_POINTS = 200
+_PANEL_COLUMNS = 3
+_MAX_BYTES = 300_000
+
+
+@dataclass(frozen=True)
+class RunCurve:
+    """What one run folder contributes to a figure.
+
+    Attributes:
+        task: environment id.
+        agent: name of the agent.
+        seed: seed or name of the run.
+        x: counter values of the metric, increasing, float [P].
+        y: metric values, float [P].
+        score_x: counter values of the evaluations, float [Q].
+        score_y: mean evaluation returns, float [Q].
+    """
+
+    task: str
+    agent: str
+    seed: str
+    x: np.ndarray
+    y: np.ndarray
+    score_x: np.ndarray
+    score_y: np.ndarray
+
+
+def plot_learning_curves(
+    runs: Sequence[Path],
+    output: Path,
+    x: AxisName = "env_steps",
+    metric: str = RETURN_METRIC,
+    smoothing: float = 0.05,
+) -> list[Path]:
+    """Draws the learning curves of runs: one panel a task, one colour an agent, the mean over its seeds.
+
+    Single runs are thin lines. With two seeds or more the thick line is their mean over the range that all of them
+    have reached, and the band its 95% bootstrap confidence interval over seeds. Diamonds are evaluations from
+    `scores.json`, shown with the episode return only. Task, agent and seed come from `config.json`, else from the
+    folder names `task/agent/seed`.
+
+    Args:
+        runs: run folders.
+        output: PNG file to write; its folder is made if missing.
+        x: counter on the horizontal axis.
+        metric: name of the metric in `metrics.jsonl`.
+        smoothing: width of the centred moving average as a share of a run's length; 0 shows the values as they are.
+
+    Returns:
+        The run folders left out because they hold neither the metric nor evaluations yet.
+
+    Raises:
+        RunFolderError: a folder does not exist.
+        ReverieError: no run holds the metric or evaluations, or an argument is out of range.
+        OSError: the picture cannot be written.
+    """
+    if x not in _AXIS_LABELS or not 0 <= smoothing < 1:
+        raise ReverieError(
+            f"Expected x to be one of {list(_AXIS_LABELS)} and smoothing from 0 to below 1, got {x!r} and {smoothing}."
+        )
+    curves, empty, names = [], [], set()
+    for folder in runs:
+        curve, found = _read_run(Path(folder), x, metric)
+        names |= found
+        if len(curve.x) or len(curve.score_x):
+            curves.append(curve)
+        else:
+            empty.append(Path(folder))
+    if not curves:
+        known = f"they hold {sorted(names)}" if names else "they have not written metrics yet"
+        raise ReverieError(f"None of the {len(runs)} runs has the metric {metric!r} or evaluations: {known}.")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(output, _draw(curves, x, metric, smoothing))
+    return empty
+
+
+def _read_run(folder: Path, x: str, metric: str) -> tuple[RunCurve, set[str]]:
+    """Reads one run folder; also returns the names of all its metrics."""
+    if not folder.is_dir():
+        raise RunFolderError(f"There is no run folder {folder}; check the path.")
+    records = read_metrics(folder) if (folder / METRICS_FILE).exists() else []
+    points = [(record[x], record[metric]) for record in records if x in record and metric in record]
+    evaluations = read_scores(folder) if metric == RETURN_METRIC else []  # other metrics have another unit
+    scores = [(entry[x], entry["mean"]) for entry in evaluations if x in entry and "mean" in entry]
+    task, agent, seed = _identity(folder)
+    curve_x, curve_y = _columns(points)
+    score_x, score_y = _columns(scores)
+    names = {name for record in records for name in record} - {*COUNTERS, "seconds"}
+    return RunCurve(task, agent, seed, curve_x, curve_y, score_x, score_y), names
+
+
+def _columns(points: list[tuple[float, float]]) -> tuple[np.ndarray, np.ndarray]:
+    """Splits pairs into two float arrays, sorted by the first entry and without non-finite values."""
+    array = np.array(points, dtype=np.float64).reshape(-1, 2)
+    array = array[np.isfinite(array).all(axis=1)]
+    array = array[np.argsort(array[:, 0], kind="stable")]
+    return array[:, 0], array[:, 1]
+
+
+def _identity(folder: Path) -> tuple[str, str, str]:
+    """Task, agent and seed of a run from `config.json`, each else from the folder names `task/agent/seed`."""
+    resolved = folder.resolve()
+    config: Any = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
+    config = config if isinstance(config, dict) else {}
+    task = _name_in(config.get("environment")) or resolved.parent.parent.name
+    agent = _name_in(config.get("agent")) or resolved.parent.name
+    seed = config.get("seed")
+    return task, agent, resolved.name if seed is None else str(seed)
+
+
+def _name_in(value: Any) -> str:
+    """The name in a config entry that is text or a dictionary with `id` or `name`; empty if there is none."""
+    if isinstance(value, dict):
+        value = value.get("id") or value.get("name")
+    return value if isinstance(value, str) else ""
+
+
+def _draw(curves: list[RunCurve], x: str, metric: str, smoothing: float) -> bytes:
+    """Draws all panels; returns a PNG file."""
+    from matplotlib.figure import Figure
+
+    tasks = sorted({curve.task for curve in curves})
+    agents = sorted({curve.agent for curve in curves})
+    columns = min(len(tasks), _PANEL_COLUMNS)
+    rows = math.ceil(len(tasks) / columns)
+    figure = Figure(figsize=(max(4.6 * columns, 6.0), 3.5 * rows + 0.4), dpi=120, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for panel, axis in enumerate(axes.flat):
+        if panel >= len(tasks):
+            axis.set_axis_off()
+            continue
+        for index, agent in enumerate(agents):
+            group = [curve for curve in curves if (curve.task, curve.agent) == (tasks[panel], agent)]
+            if group:
+                _draw_group(axis, agent, group, f"C{index % 10}", smoothing)
+        _label_panel(axis, tasks[panel], x, metric)
+    figure.supxlabel(_caption(curves, smoothing), fontsize=8, color="0.4")
+    encoded = io.BytesIO()
+    figure.savefig(encoded, format="png")
+    return _shrunk(encoded.getvalue())
+
+
+def _label_panel(axis: Axes, task: str, x: str, metric: str) -> None:
+    """Titles, axes and legend of one panel."""
+    from matplotlib.ticker import EngFormatter
+
+    axis.set_title(task, fontsize=11)
+    axis.set_xlabel(_AXIS_LABELS[x], fontsize=9)
+    axis.set_ylabel({RETURN_METRIC: "episode return (sum of rewards)"}.get(metric, metric), fontsize=9)
+    axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axis.tick_params(labelsize=8)
+    axis.grid(alpha=0.25)
+    axis.margins(x=0.02)
+    axis.legend(fontsize=8, framealpha=0.8)
+
+
+def _draw_group(axis: Axes, agent: str, group: list[RunCurve], colour: str, smoothing: float) -> None:
+    """Draws the runs of one agent on one task, their mean, its confidence band and the evaluations."""
+    seeds = f"{len(group)} seed{'s' if len(group) > 1 else ''}"
+    lines = [(run.x, _moving_average(run.x, run.y, smoothing)) for run in group if len(run.x)]
+    label: str | None = f"{agent} ({seeds})"
+    if len(lines) == 1:
+        axis.plot(*lines[0], color=colour, linewidth=1.8, label=label)
+        label = None
+    elif lines:
+        for line_x, line_y in lines:
+            axis.plot(line_x, line_y, color=colour, linewidth=0.6, alpha=0.35)
+        start, stop = max(line_x[0] for line_x, _ in lines), min(line_x[-1] for line_x, _ in lines)
+        if start < stop:
+            grid = np.linspace(start, stop, _GRID_POINTS)
+            values = np.stack([np.interp(grid, line_x, line_y) for line_x, line_y in lines])  # [runs, grid points]
+            low, high = _mean_interval(values)
+            axis.fill_between(grid, low, high, color=colour, alpha=0.2, linewidth=0)
+            axis.plot(grid, values.mean(axis=0), color=colour, linewidth=1.8, label=label)
+            label = None
+    score_x, score_y = (np.concatenate([getattr(run, name) for run in group]) for name in ("score_x", "score_y"))
+    style = {"linestyle": "none", "marker": "D", "markersize": 4.5, "markeredgecolor": "white", "markeredgewidth": 0.6}
+    axis.plot(score_x, score_y, color=colour, label=label, **style)  # type: ignore[arg-type]
+
+
+def _moving_average(x: np.ndarray, y: np.ndarray, smoothing: float) -> np.ndarray:
+    """Centred moving average of y [P] over a window of `smoothing` times the range of x [P], one-sided at the ends."""
+    if smoothing == 0 or len(x) < 3:
+        return y
+    half = smoothing * (x[-1] - x[0]) / 2
+    sums = np.concatenate([[0.0], np.cumsum(y)])
+    first, last = np.searchsorted(x, x - half, side="left"), np.searchsorted(x, x + half, side="right")
+    return (sums[last] - sums[first]) / (last - first)
+
+
+def _mean_interval(values: np.ndarray, resamples: int = 1000) -> tuple[np.ndarray, np.ndarray]:
+    """95% percentile bootstrap interval of the mean over runs, values [runs, P] -> low [P], high [P]."""
+    runs = len(values)
+    drawn = np.random.default_rng(0).integers(runs, size=(resamples, runs))
+    weights = (drawn[:, :, None] == np.arange(runs)).mean(axis=1)  # [resamples, runs], share of each run
+    low, high = np.quantile(weights @ values, (0.025, 0.975), axis=0)
+    return low, high
+
+
+def _caption(curves: list[RunCurve], smoothing: float) -> str:
+    """One line that says what the lines, the band and the markers are."""
+    parts = [f"moving average over {smoothing:.0%} of each run" if smoothing else "not smoothed"]
+    groups = [(curve.task, curve.agent) for curve in curves]
+    if len(set(groups)) < len(groups):
+        parts += ["thick line: mean over seeds", "band: 95% bootstrap interval of the mean", "thin: single seeds"]
+    if any(len(curve.score_x) for curve in curves):
+        parts.append("diamonds: evaluations")
+    return "; ".join(parts)
+
+
+def _shrunk(png: bytes) -> bytes:
+    """The same PNG with a palette of 256 colours if it is larger than the limit."""
+    if len(png) <= _MAX_BYTES:
+        return png
+    from PIL import Image
+
+    encoded = io.BytesIO()
+    Image.open(io.BytesIO(png)).convert("RGB").quantize(256).save(encoded, format="PNG", optimize=True)
+    return encoded.getvalue()
+
+
+def interquartile_mean(scores: np.ndarray) -> float:
+    """Mean of the middle half of all scores, pooled over runs and tasks.
+
+    Args:
+        scores: finite floats of any shape, usually [runs, tasks], normalised so that tasks compare.
+
+    Returns:
+        The mean after a quarter of the values (rounded down) is cut from each end.
+
+    Raises:
+        ReverieError: there is no score, or one is not finite.
+    """
+    from scipy.stats import trim_mean
+
+    return float(trim_mean(_finite(scores), 0.25, axis=None))
+
+
+def stratified_bootstrap(
+    scores: np.ndarray,
+    statistic: Callable[[np.ndarray], float] = interquartile_mean,
+    resamples: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """Percentile confidence interval of a statistic, drawing runs with replacement inside each task.
+
+    The method of Agarwal et al. (2021), "Deep RL at the Edge of the Statistical Precipice".
+
+    Args:
+        scores: finite floats [runs, tasks], normalised so that tasks compare.
+        statistic: function of one array [runs, tasks].
+        resamples: number of bootstrap samples.
+        confidence: probability mass of the interval, between 0 and 1.
+        seed: seed of the drawing.
+
+    Returns:
+        The statistic of the scores, the lower and the upper end of the interval.
+
+    Raises:
+        ReverieError: scores are not [runs, tasks], empty or not finite, or confidence is out of range.
+    """
+    scores = _finite(scores)
+    if scores.ndim != 2 or not 0 < confidence < 1:
+        raise ReverieError(
+            f"Expected scores [runs, tasks] and a confidence between 0 and 1, got {scores.shape} and {confidence}."
+        )
+    runs, tasks = scores.shape
+    generator = np.random.default_rng(seed)
+    columns = np.arange(tasks)
+    samples = [statistic(scores[generator.integers(runs, size=(runs, tasks)), columns]) for _ in range(resamples)]
+    low, high = np.quantile(samples, ((1 - confidence) / 2, (1 + confidence) / 2))
+    return statistic(scores), float(low), float(high)
+
+
+def _finite(scores: np.ndarray) -> np.ndarray:
+    """The scores as floats, refused if empty or not finite."""
+    scores = np.asarray(scores, dtype=np.float64)
+    if scores.size == 0 or not np.isfinite(scores).all():
+        raise ReverieError(
+            f"Expected at least one score and only finite ones, got shape {scores.shape} with "
+            f"{int((~np.isfinite(scores)).sum())} non-finite; leave out runs without a score."
+        )
+    return scores
