@@ -1,1 +1,1 @@
-"""."""
+"""World models built from the parts of `reverie.nn`."""

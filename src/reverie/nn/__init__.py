@@ -1,1 +1,1 @@
-"""."""
+"""Layers, recurrent cells, latents, distributions, heads, encoders and decoders."""

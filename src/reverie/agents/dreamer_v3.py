@@ -1,0 +1,161 @@
+"""DreamerV3, the version of Nature 2025 ("Mastering diverse control tasks through world models")."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple
+
+from reverie.agents.imagination_agent import ImaginationAgent
+from reverie.behaviors.actor_critic import ActorCritic, ActorCriticSettings
+from reverie.models.rssm import RSSM
+from reverie.models.world_model import WorldModel, WorldModelScales
+from reverie.nn.cells import BlockGRU
+from reverie.nn.decoders import Decoder
+from reverie.nn.encoders import Encoder
+from reverie.nn.heads import ContinueHead, PolicyHead, TwoHotHead
+from reverie.nn.latents import CategoricalLatent
+from reverie.nn.layers import Initialiser
+from reverie.optim.laprop import LaProp
+from reverie.spaces import Interface
+
+
+class Size(NamedTuple):
+    """The numbers in which the model sizes differ (Nature 2025, extended data table 3; official configuration)."""
+
+    deterministic: int
+    hidden: int
+    classes: int
+    depth: int
+    units: int
+
+
+SIZES = {
+    "100k": Size(128, 32, 4, 4, 32),
+    "1m": Size(512, 64, 4, 4, 64),
+    "12m": Size(2048, 256, 16, 16, 256),
+    "25m": Size(3072, 384, 24, 24, 384),
+    "50m": Size(4096, 512, 32, 32, 512),
+    "100m": Size(6144, 768, 48, 48, 768),
+    "200m": Size(8192, 1024, 64, 64, 1024),
+    "400m": Size(12288, 1536, 96, 96, 1536),
+}
+"""`100k` is ours, for tasks like CartPole on a CPU; the others are the paper's."""
+
+
+@dataclass(frozen=True)
+class DreamerV3Config:
+    """Settings of DreamerV3 (2025). Defaults are the paper's, except the size, which fits a CPU."""
+
+    name: ClassVar[str] = "dreamer-v3"
+
+    size: Literal["100k", "1m", "12m", "25m", "50m", "100m", "200m", "400m"] = "1m"
+    """Model size; the paper's agent is 200m. Sets the five widths below (extended data table 3; 100k is ours)."""
+    deterministic: int | None = None
+    """Width of the recurrent state h; by size (extended data table 3)."""
+    hidden: int | None = None
+    """Units of the dynamics networks; by size (extended data table 3)."""
+    classes: int | None = None
+    """Classes of every latent variable; by size (extended data table 3)."""
+    depth: int | None = None
+    """Base number of image channels; by size (extended data table 3)."""
+    units: int | None = None
+    """Units of all other networks; by size (extended data table 3)."""
+    variables: int = 32
+    """Latent variables (methods, "World model learning")."""
+    blocks: int = 8
+    """Diagonal blocks of the recurrent weights (methods, "Block GRU")."""
+    uniform_mix: float = 0.01
+    """Uniform share in every latent distribution (methods, "World model learning")."""
+    actor_uniform_mix: float = 0.01
+    """Uniform share in discrete policies (methods, "Actor learning"; the official code forgets it)."""
+    batch_size: int = 16
+    """Windows a batch (extended data table 4)."""
+    batch_length: int = 64
+    """Steps a window, without the context step (extended data table 4)."""
+    replay_context: int = 1
+    """Leading steps of a window whose stored latents start the model (methods, "Replay buffer")."""
+    replay_ratio: float = 32.0
+    """Replayed steps an environment step: batch_size x batch_length x updates / env_steps (extended data table 2)."""
+    replay_capacity: int = 1_000_000
+    """Steps that the replay keeps (extended data table 4: 5e6)."""
+    warmup_steps: int = 1024
+    """Environment steps before the first update (official code: one batch of windows)."""
+    learning_rate: float = 4e-5
+    """Learning rate of every network (extended data table 4)."""
+    learning_rate_warmup: int = 1000
+    """Updates over which the learning rate rises from zero (official code)."""
+    gradient_clip: float = 0.3
+    """Largest ratio of gradient to parameter norm, a tensor (methods, "Optimizer")."""
+    horizon: int = 15
+    """Imagined steps (extended data table 4)."""
+    discount_horizon: float = 333.0
+    """Discount 1 - 1 / horizon, learned by the continue head (extended data table 4)."""
+    return_mix: float = 0.95
+    """Lambda of the lambda-return (extended data table 4)."""
+    entropy: float = 3e-4
+    """Weight of the policy entropy (extended data table 4)."""
+    dynamics_scale: float = 1.0
+    """Weight of the prior's KL loss (equation 4)."""
+    representation_scale: float = 0.1
+    """Weight of the posterior's KL loss (equation 4)."""
+    free_nats: float = 1.0
+    """Lower bound of each KL loss, nats a step (equation 5)."""
+    slow_critic_rate: float = 0.02
+    """Step of the slow critic towards the critic (extended data table 4)."""
+    slow_critic_weight: float = 1.0
+    """Weight of the pull to the slow critic (extended data table 4)."""
+    replay_value_scale: float = 0.3
+    """Weight of the critic's loss on replayed rewards (extended data table 4)."""
+
+    def widths(self) -> Size:
+        """The size's numbers with the overrides applied."""
+        base = SIZES[self.size]
+        return Size(*(getattr(self, key) or getattr(base, key) for key in Size._fields))
+
+    def build(self, interface: Interface) -> ImaginationAgent:
+        """Composes the agent for an environment's observations and actions.
+
+        Raises:
+            ConfigError: sizes that do not divide.
+        """
+        widths = self.widths()
+        d, units = widths.deterministic, widths.units
+        normal = Initialiser("truncated_normal", "in")
+        zero = normal.scaled(0)
+        latent = CategoricalLatent(self.variables, widths.classes, self.uniform_mix)
+        parts = interface.observations
+        encoder = Encoder(parts, widths.depth, units, 3, "pooled", normal)
+        cell = BlockGRU(d, latent.width, interface.action_width, widths.hidden, self.blocks, normal)
+        rssm = RSSM(cell, latent, d, encoder.outputs, widths.hidden, 2, 1, "rms", False, normal, normal)
+        decoder = Decoder(parts, d, latent.width, widths.depth, units, 3, self.blocks, "pooled", normal, normal)
+        features = rssm.features
+        discount = 1 - 1 / self.discount_horizon
+        world_model = WorldModel(
+            encoder,
+            rssm,
+            decoder,
+            reward=TwoHotHead(features, units, 1, "symexp", "rms", normal, zero),
+            continuation=ContinueHead(features, units, 1, "rms", normal, normal),
+            scales=WorldModelScales(self.dynamics_scale, self.representation_scale, self.free_nats, discount),
+        )
+        behavior = ActorCritic(
+            actor=PolicyHead(
+                features, interface.actions, units, 3, "rms", normal, normal.scaled(0.01), self.actor_uniform_mix
+            ),
+            critic=TwoHotHead(features, units, 3, "symexp", "rms", normal, zero),
+            settings=ActorCriticSettings(
+                horizon=self.horizon,
+                discount=1.0,
+                replay_discount=discount,
+                mix=self.return_mix,
+                entropy=self.entropy,
+                slow_rate=self.slow_critic_rate,
+                slow_weight=self.slow_critic_weight,
+                replay_value=self.replay_value_scale,
+            ),
+        )
+        return ImaginationAgent(interface, world_model, behavior, self.replay_context)
+
+    def build_optimizer(self, agent: ImaginationAgent) -> LaProp:
+        """One optimiser for all networks; call when the agent is on its device."""
+        return LaProp(agent.parameters(), self.learning_rate, self.gradient_clip, self.learning_rate_warmup)

@@ -1,0 +1,160 @@
+"""DreamerV3, the first version (arXiv 2301.04104v1, January 2023: "Mastering diverse domains through world models")."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple
+
+from reverie.agents.imagination_agent import ImaginationAgent
+from reverie.behaviors.actor_critic import ActorCritic, ActorCriticSettings
+from reverie.models.rssm import RSSM
+from reverie.models.world_model import WorldModel, WorldModelScales
+from reverie.nn.cells import NormGRU
+from reverie.nn.decoders import Decoder
+from reverie.nn.encoders import Encoder
+from reverie.nn.heads import ContinueHead, PolicyHead, TwoHotHead
+from reverie.nn.latents import CategoricalLatent
+from reverie.nn.layers import Initialiser
+from reverie.optim.grouped_adam import AdamGroup, GroupedAdam
+from reverie.spaces import Interface
+
+
+class Size(NamedTuple):
+    """The numbers in which the model sizes differ (arXiv 2023, table B.1)."""
+
+    deterministic: int
+    units: int
+    depth: int
+    layers: int
+
+
+SIZES = {
+    "nano": Size(128, 64, 4, 1),
+    "xs": Size(256, 256, 24, 1),
+    "s": Size(512, 512, 32, 2),
+    "m": Size(1024, 640, 48, 3),
+    "l": Size(2048, 768, 64, 4),
+    "xl": Size(4096, 1024, 96, 5),
+}
+"""`nano` is ours, for small tasks on a CPU; the others are the paper's."""
+
+
+@dataclass(frozen=True)
+class DreamerV3In2023Config:
+    """Settings of DreamerV3 (2023). Defaults are the paper's, except the size, which fits a CPU."""
+
+    name: ClassVar[str] = "dreamer-v3-2023"
+
+    size: Literal["nano", "xs", "s", "m", "l", "xl"] = "xs"
+    """Model size; the paper's largest is xl. Sets the four numbers below (table B.1; nano is ours)."""
+    deterministic: int | None = None
+    """Width of the recurrent state h; by size (table B.1)."""
+    units: int | None = None
+    """Units of all hidden layers; by size (table B.1)."""
+    depth: int | None = None
+    """Base number of image channels; by size (table B.1)."""
+    layers: int | None = None
+    """Hidden layers of every head; by size (table B.1)."""
+    vector_layers: int = 5
+    """Layers of the vector encoder and decoder (official code: 5 in every size)."""
+    vector_units: int | None = None
+    """Units of the vector encoder and decoder; `units` by default (official code: 1024 in every size)."""
+    variables: int = 32
+    """Latent variables (appendix C)."""
+    classes: int = 32
+    """Classes of every latent variable (appendix C)."""
+    uniform_mix: float = 0.01
+    """Uniform share in latent and policy distributions (section "World model learning")."""
+    batch_size: int = 16
+    """Windows a batch (appendix C)."""
+    batch_length: int = 64
+    """Steps a window (appendix C)."""
+    replay_ratio: float = 64.0
+    """Replayed steps an environment step (appendix A: 16 to 1024 by benchmark)."""
+    replay_capacity: int = 1_000_000
+    """Steps that the replay keeps (appendix C)."""
+    warmup_steps: int = 1024
+    """Environment steps before the first update (official code)."""
+    model_learning_rate: float = 1e-4
+    """Learning rate of the world model (appendix C)."""
+    behavior_learning_rate: float = 3e-5
+    """Learning rate of actor and critic (appendix C)."""
+    horizon: int = 15
+    """Imagined steps (appendix C)."""
+    discount_horizon: float = 333.0
+    """Discount 1 - 1 / horizon (appendix C)."""
+    return_mix: float = 0.95
+    """Lambda of the lambda-return (appendix C)."""
+    entropy: float = 3e-4
+    """Weight of the policy entropy (appendix C)."""
+    dynamics_scale: float = 0.5
+    """Weight of the prior's KL loss (equation 4)."""
+    representation_scale: float = 0.1
+    """Weight of the posterior's KL loss (equation 4)."""
+    free_nats: float = 1.0
+    """Lower bound of each KL loss, nats a step (equation 5)."""
+    slow_critic_rate: float = 0.02
+    """Step of the slow critic towards the critic (appendix C)."""
+    slow_critic_weight: float = 1.0
+    """Weight of the pull to the slow critic (section "Critic learning")."""
+
+    def widths(self) -> Size:
+        """The size's numbers with the overrides applied."""
+        base = SIZES[self.size]
+        return Size(*(getattr(self, key) or getattr(base, key) for key in Size._fields))
+
+    def build(self, interface: Interface) -> ImaginationAgent:
+        """Composes the agent for an environment's observations and actions."""
+        deterministic, units, depth, layers = self.widths()
+        vector_units = self.vector_units or units
+        hidden = Initialiser("truncated_normal", "average")
+        output = Initialiser("uniform", "average")
+        zero = output.scaled(0)
+        latent = CategoricalLatent(self.variables, self.classes, self.uniform_mix)
+        encoder = Encoder(interface.observations, depth, vector_units, self.vector_layers, "strided", hidden)
+        gru = NormGRU(deterministic, latent.width, interface.action_width, units, hidden)
+        rssm = RSSM(gru, latent, deterministic, encoder.outputs, units, 1, 1, "layer", True, hidden, output)
+        width = rssm.features
+        decoder = Decoder(
+            interface.observations,
+            deterministic,
+            latent.width,
+            depth,
+            vector_units,
+            self.vector_layers,
+            1,
+            "strided",
+            hidden,
+            output,
+        )
+        scales = WorldModelScales(self.dynamics_scale, self.representation_scale, self.free_nats)
+        reward = TwoHotHead(width, units, layers, "symlog", "layer", hidden, zero)
+        continuation = ContinueHead(width, units, layers, "layer", hidden, output)
+        actor = PolicyHead(width, interface.actions, units, layers, "layer", hidden, output, self.uniform_mix)
+        critic = TwoHotHead(width, units, layers, "symlog", "layer", hidden, zero)
+        continuous = all(part.kind == "continuous" for part in interface.actions)
+        settings = ActorCriticSettings(
+            self.horizon,
+            1 - 1 / self.discount_horizon,
+            mix=self.return_mix,
+            entropy=self.entropy,
+            estimator="dynamics" if continuous else "reinforce",
+            start_continue="true",
+            continue_value="mode",
+            slow_rate=self.slow_critic_rate,
+            slow_weight=self.slow_critic_weight,
+            replay_value=0.0,
+        )
+        model = WorldModel(encoder, rssm, decoder, reward, continuation, scales)
+        return ImaginationAgent(interface, model, ActorCritic(actor, critic, settings), replay_context=0)
+
+    def build_optimizer(self, agent: ImaginationAgent) -> GroupedAdam:
+        """Three Adams, for world model, actor and critic; call when the agent is on its device."""
+        behavior = AdamGroup(self.behavior_learning_rate, 1e-5, 100.0)
+        return GroupedAdam(
+            {
+                "world_model": (agent.world_model.parameters(), AdamGroup(self.model_learning_rate, 1e-8, 1000.0)),
+                "actor": (agent.behavior.actor.parameters(), behavior),
+                "critic": (agent.behavior.critic.parameters(), behavior),
+            }
+        )

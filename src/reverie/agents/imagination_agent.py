@@ -1,0 +1,248 @@
+"""What all agents share that learn a world model and an actor-critic inside it.
+
+The verbs, in this order in every agent: act, observe, imagine, update, save, load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from reverie.behaviors.actor_critic import ActorCritic, Rollout
+from reverie.errors import CheckpointError
+from reverie.models.rssm import LatentState
+from reverie.models.world_model import WorldModel
+from reverie.optim.base import Optimizer
+from reverie.spaces import Interface
+
+
+@dataclass
+class PolicyState:
+    """What the agent carries between decisions: the latent state and the action it led to, [E, ...]."""
+
+    latent: LatentState
+    action: Tensor
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The state as named tensors."""
+        return {
+            "deterministic": self.latent.deterministic,
+            "stochastic": self.latent.stochastic,
+            "action": self.action,
+        }
+
+    @staticmethod
+    def from_tensors(tensors: Mapping[str, Tensor]) -> PolicyState:
+        """Inverse of `tensors`."""
+        return PolicyState(LatentState(tensors["deterministic"], tensors["stochastic"]), tensors["action"])
+
+
+class ImaginationAgent(nn.Module):
+    """A world model, an actor-critic that learns inside it, and their optimiser.
+
+    Args:
+        interface: observation and action parts.
+        world_model: learns from replayed sequences.
+        behavior: learns from imagined ones.
+        replay_context: number of leading steps of a replayed window that only give the state to start from, 0 or 1.
+    """
+
+    optimizer: Optimizer
+
+    def __init__(
+        self, interface: Interface, world_model: WorldModel, behavior: ActorCritic, replay_context: int
+    ) -> None:
+        super().__init__()
+        self.interface, self.replay_context = interface, replay_context
+        self.world_model, self.behavior = world_model, behavior
+        self.compute_dtype = torch.float32
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def latent_fields(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+        """Name, shape and dtype of the latents that the replay keeps beside every step."""
+        rssm = self.world_model.rssm
+        index = np.dtype(np.uint8 if rssm.latent.classes <= 256 else np.int16)
+        return {
+            "deterministic": ((rssm.deterministic,), np.dtype(np.float16)),
+            "stochastic": ((rssm.latent.variables,), index),
+        }
+
+    def count_parameters(self) -> dict[str, int]:
+        """Number of trained weights by module, and their `total`."""
+        modules: dict[str, nn.Module] = {
+            "encoder": self.world_model.encoder,
+            "rssm": self.world_model.rssm,
+            "decoder": self.world_model.decoder,
+            "reward": self.world_model.reward,
+            "continue": self.world_model.continuation,
+            "actor": self.behavior.actor,
+            "critic": self.behavior.critic,
+        }
+        counts = {name: sum(p.numel() for p in module.parameters()) for name, module in modules.items()}
+        return counts | {"total": sum(counts.values())}
+
+    def initial_state(self, num_envs: int) -> PolicyState:
+        """The state before the first observation, for `num_envs` environments."""
+        latent = self.world_model.rssm.initial(num_envs, self.device, self.compute_dtype)
+        return PolicyState(latent, torch.zeros(num_envs, self.interface.action_width, device=self.device))
+
+    @torch.no_grad()
+    def act(
+        self,
+        observation: Mapping[str, Tensor],
+        is_first: Tensor,
+        state: PolicyState | None = None,
+        deterministic: bool = False,
+    ) -> tuple[Tensor, PolicyState]:
+        """Chooses an action for every environment.
+
+        Args:
+            observation: part name -> [E, *shape] on the agent's device.
+            is_first: bool [E], true where an episode begins.
+            state: what the previous call returned; None at the very beginning.
+            deterministic: most likely latents and actions; by default both are sampled, as in the papers.
+
+        Returns:
+            Flat actions float32 [E, A], and the state for the next call.
+        """
+        state = state or self.initial_state(is_first.shape[0])
+        batch = {name: value.unsqueeze(1) for name, value in observation.items()} | {
+            "is_first": is_first.unsqueeze(1)
+        }
+        states, _ = self.world_model.observe(
+            batch, state.action.unsqueeze(1), state.latent, self.compute_dtype, deterministic
+        )
+        latent = LatentState(states.deterministic[:, 0], states.stochastic[:, 0])
+        action = self.behavior.actor.distribution(self.behavior.actor(latent.feature)).sample(deterministic)
+        return action, PolicyState(latent, action)
+
+    def observe(
+        self, batch: Mapping[str, Tensor], deterministic: bool = False
+    ) -> tuple[dict[str, Tensor], LatentState, Tensor]:
+        """Filters a replayed window.
+
+        Args:
+            batch: observation parts, `action`, `reward` and flags, [B, context + T, ...]; with a context step also
+                its latents `deterministic` and `stochastic`.
+            deterministic: most likely latents.
+
+        Returns:
+            The batch without its context, the states [B, T, ...] and the posterior logits [B, T, S C].
+        """
+        rssm, dtype = self.world_model.rssm, self.compute_dtype
+        action = batch["action"]
+        if self.replay_context:
+            state = LatentState(
+                batch["deterministic"][:, 0].to(dtype), rssm.latent.expand(batch["stochastic"][:, 0], dtype)
+            )
+            previous_action = action[:, :-1]
+            batch = {name: value[:, 1:] for name, value in batch.items() if name not in self.latent_fields}
+        else:
+            state = rssm.initial(action.shape[0], self.device, dtype)
+            previous_action = torch.cat([torch.zeros_like(action[:, :1]), action[:, :-1]], 1)
+            is_first = torch.cat([torch.ones_like(batch["is_first"][:, :1]), batch["is_first"][:, 1:]], 1)
+            batch = {**batch, "is_first": is_first}
+        states, logits = self.world_model.observe(batch, previous_action, state, dtype, deterministic)
+        return dict(batch), states, logits
+
+    def imagine(self, start: LatentState, deterministic: bool = False) -> Rollout:
+        """Rolls the policy out from `start` [N, ...] in the world model."""
+        return self.behavior.imagine(self.world_model, start, deterministic)
+
+    def loss(
+        self, batch: Mapping[str, Tensor], deterministic: bool = False
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], LatentState]:
+        """All weighted loss terms of one replayed batch.
+
+        Args:
+            batch: see `observe`.
+            deterministic: most likely latents and actions, for comparisons with reference numbers.
+
+        Returns:
+            Terms by name ([B, T] each, [B, T - 1] for `replay_value`), scalar metrics, and the states [B, T, ...].
+        """
+        batch, states, posterior_logits = self.observe(batch, deterministic)
+        terms, metrics = self.world_model.loss(batch, states, posterior_logits)
+        going_on = (~batch["is_terminal"]).float()
+        policy_terms, policy_metrics, returns = self.behavior.loss(
+            self.world_model, states, going_on, deterministic
+        )
+        terms |= policy_terms
+        weight = self.behavior.settings.replay_value
+        if weight:
+            terms["replay_value"] = weight * self.behavior.replay_value_loss(states.feature, batch, returns)
+        return terms, metrics | policy_metrics, states
+
+    def update(self, batch: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """One gradient step on everything; static shapes, no host synchronisation.
+
+        Args:
+            batch: see `observe`.
+
+        Returns:
+            Scalar metrics as tensors, and fresh latents for the replay: `deterministic` float16 [B, T, D] and
+            `stochastic` [B, T, S].
+        """
+        self.optimizer.zero_grad()
+        terms, metrics, states = self.loss(batch)
+        total = torch.stack([term.mean() for term in terms.values()]).sum()
+        total.backward()
+        metrics |= self.optimizer.step()
+        self.behavior.update_slow_critic()
+        metrics |= {f"loss/{name}": term.detach().mean() for name, term in terms.items()}
+        metrics["loss/total"] = total.detach()
+        latents = {
+            "deterministic": states.deterministic.detach().to(torch.float16),
+            "stochastic": self.world_model.rssm.latent.compress(states.stochastic),
+        }
+        return metrics, latents
+
+    def save(self, path: Path) -> None:
+        """Writes all weights, the slow critic's and the return scale to a safetensors file."""
+        save_file({name: value.contiguous() for name, value in self.state_dict().items()}, path)
+
+    def load(self, path: Path) -> None:
+        """Reads what `save` wrote.
+
+        Raises:
+            CheckpointError: the file is damaged, or its tensors are not those of this configuration.
+        """
+        load_tensors(self.state_dict(), path)
+
+
+def load_tensors(targets: Mapping[str, Tensor], path: Path) -> None:
+    """Copies the tensors of a safetensors file into `targets`, which must have the same names and shapes.
+
+    Raises:
+        CheckpointError: the file cannot be read, or a name or shape differs; nothing was copied then.
+    """
+    try:
+        tensors = load_file(path)
+    except Exception as error:  # noqa: BLE001 (the library raises types of its own for each kind of damage)
+        raise CheckpointError(f"{path} cannot be read as safetensors ({error}); use another checkpoint") from error
+    different = sorted(targets.keys() ^ tensors.keys())
+    if different:
+        raise CheckpointError(
+            f"{path} belongs to another configuration: {different[0]!r} is in only one of file and agent; "
+            f"use the configuration that it was saved with"
+        )
+    for name, target in targets.items():
+        if target.shape != tensors[name].shape:
+            raise CheckpointError(
+                f"{path} belongs to another configuration: {name} is {list(tensors[name].shape)} in the file and "
+                f"{list(target.shape)} in the agent; use the configuration that it was saved with"
+            )
+    with torch.no_grad():
+        for name, target in targets.items():
+            target.copy_(tensors[name])

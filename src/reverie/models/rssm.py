@@ -1,0 +1,176 @@
+"""The recurrent state-space model: latent dynamics learned from sequences (PlaNet, 2019; DreamerV3, Nature 2025)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from reverie.nn.cells import BlockGRU, NormGRU
+from reverie.nn.latents import CategoricalLatent
+from reverie.nn.layers import MLP, Initialiser, Linear, Norm
+
+
+@dataclass
+class LatentState:
+    """Where the world model is: h and a flat sample z, [N, D] and [N, S C] or with a time axis after N."""
+
+    deterministic: Tensor
+    stochastic: Tensor
+
+    @property
+    def feature(self) -> Tensor:
+        """h and z side by side: [..., D + S C]."""
+        return torch.cat([self.deterministic, self.stochastic], -1)
+
+    def detach(self) -> LatentState:
+        """The same state outside the graph."""
+        return LatentState(self.deterministic.detach(), self.stochastic.detach())
+
+    def flatten(self) -> LatentState:
+        """[B, T, ...] -> [B T, ...]."""
+        return LatentState(self.deterministic.flatten(0, 1), self.stochastic.flatten(0, 1))
+
+
+class RSSM(nn.Module):
+    """Deterministic cell, stochastic latent, prior and posterior.
+
+    Args:
+        cell: computes the next h.
+        latent: kind of z.
+        tokens: width of the encoder's output.
+        hidden: units of the prior and posterior networks.
+        prior_layers, posterior_layers: their hidden layers.
+        norm: norm of those layers.
+        learned_initial: begin episodes in tanh(w) and the prior's mode there (2023) instead of zeros (2025).
+        initialiser: of hidden layers.
+        output: initialiser of the logit layers.
+    """
+
+    def __init__(
+        self,
+        cell: BlockGRU | NormGRU,
+        latent: CategoricalLatent,
+        deterministic: int,
+        tokens: int,
+        hidden: int,
+        prior_layers: int,
+        posterior_layers: int,
+        norm: Norm,
+        learned_initial: bool,
+        initialiser: Initialiser,
+        output: Initialiser,
+    ) -> None:
+        super().__init__()
+        self.cell, self.latent, self.deterministic = cell, latent, deterministic
+        self.prior = MLP(deterministic, hidden, prior_layers, norm, initialiser)
+        self.prior_logits = Linear(hidden, latent.width, output)
+        self.posterior = MLP(deterministic + tokens, hidden, posterior_layers, norm, initialiser)
+        self.posterior_logits = Linear(hidden, latent.width, output)
+        self.initial_deterministic = nn.Parameter(torch.zeros(deterministic)) if learned_initial else None
+
+    @property
+    def features(self) -> int:
+        """D + S C."""
+        return self.deterministic + self.latent.width
+
+    def initial(self, batch: int, device: torch.device, dtype: torch.dtype = torch.float32) -> LatentState:
+        """The state before the first observation of an episode: [batch, D], [batch, S C]."""
+        if self.initial_deterministic is None:
+            return LatentState(
+                torch.zeros(batch, self.deterministic, device=device, dtype=dtype),
+                torch.zeros(batch, self.latent.width, device=device, dtype=dtype),
+            )
+        deterministic = torch.tanh(self.initial_deterministic).to(dtype)
+        with torch.no_grad():
+            stochastic = self.latent.sample(self.predict(deterministic), deterministic=True)
+        return LatentState(deterministic.expand(batch, -1), stochastic.expand(batch, -1))
+
+    def predict(self, deterministic: Tensor) -> Tensor:
+        """Prior logits from h: [..., D] -> [..., S C]."""
+        return self.prior_logits(self.prior(deterministic))
+
+    def observe(
+        self,
+        tokens: Tensor,
+        previous_action: Tensor,
+        is_first: Tensor,
+        state: LatentState,
+        deterministic: bool = False,
+    ) -> tuple[LatentState, Tensor]:
+        """Filters a sequence of observations.
+
+        Where `is_first`, the state is replaced by the initial one and the previous action by zeros, here and nowhere
+        else. Only what depends on the recurrent state runs inside the loop.
+
+        Args:
+            tokens: [B, T, K] from the encoder.
+            previous_action: [B, T, A], the action that led to each observation.
+            is_first: bool [B, T].
+            state: before the first step, [B, ...].
+            deterministic: take most likely latents instead of samples.
+
+        Returns:
+            The states [B, T, ...] with gradients, and the posterior logits [B, T, S C].
+        """
+        dtype, steps = tokens.dtype, tokens.shape[1]
+        keep = (~is_first).to(dtype).unsqueeze(-1)
+        actions = self.cell.embed_action(previous_action.to(dtype) * keep).unbind(1)
+        first = self.posterior.linears[0]
+        state_kernel = first.weight[:, : self.deterministic].T.to(dtype)
+        from_tokens = tokens @ first.weight[:, self.deterministic :].T.to(dtype)
+        if first.bias is not None:
+            from_tokens = from_tokens + first.bias.to(dtype)
+        token_steps, keep_steps = from_tokens.unbind(1), keep.unbind(1)
+        start = self.initial(tokens.shape[0], tokens.device, dtype) if self.initial_deterministic is not None else None
+        kernels = self.cell.prepare(dtype)
+        h, z = state.deterministic, state.stochastic
+        hs, zs, logits = [], [], []
+        for t in range(steps):
+            h, z = h * keep_steps[t], z * keep_steps[t]
+            if start is not None:
+                h = h + (1 - keep_steps[t]) * start.deterministic
+                z = z + (1 - keep_steps[t]) * start.stochastic
+            h = self.cell(h, z, actions[t], kernels)
+            x = self.posterior.norms[0](torch.addmm(token_steps[t], h, state_kernel))
+            for linear, norm in zip(self.posterior.linears[1:], self.posterior.norms[1:], strict=True):
+                x = norm(linear(x))
+            logit = self.posterior_logits(x)
+            z = self.latent.sample(logit, deterministic)
+            hs.append(h)
+            zs.append(z)
+            logits.append(logit)
+        return LatentState(torch.stack(hs, 1), torch.stack(zs, 1)), torch.stack(logits, 1)
+
+    def imagine_step(
+        self, state: LatentState, action: Tensor, kernels: tuple[Tensor, ...], deterministic: bool = False
+    ) -> LatentState:
+        """One step without an observation: state [N, ...], action [N, A] -> state [N, ...]."""
+        embedding = self.cell.embed_action(action.to(state.deterministic.dtype))
+        h = self.cell(state.deterministic, state.stochastic, embedding, kernels)
+        return LatentState(h, self.latent.sample(self.predict(h), deterministic))
+
+    def imagine(
+        self, policy: Callable[[Tensor, int], Tensor], state: LatentState, horizon: int, deterministic: bool = False
+    ) -> LatentState:
+        """A rollout in latent space.
+
+        Args:
+            policy: (feature [N, D + S C], step) -> action [N, A].
+            state: where the rollout begins, [N, ...].
+            horizon: H, number of transitions.
+            deterministic: take most likely latents instead of samples.
+
+        Returns:
+            H + 1 states [N, H + 1, ...], the first being `state`.
+        """
+        kernels = self.cell.prepare(state.deterministic.dtype)
+        states = [state]
+        for step in range(horizon):
+            state = self.imagine_step(state, policy(state.feature, step), kernels, deterministic)
+            states.append(state)
+        return LatentState(
+            torch.stack([s.deterministic for s in states], 1), torch.stack([s.stochastic for s in states], 1)
+        )

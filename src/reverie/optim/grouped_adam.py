@@ -1,0 +1,71 @@
+"""Adam with global-norm clipping for each of several groups of parameters (DreamerV1, DreamerV2, DreamerV3 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class AdamGroup:
+    """Settings of one group: learning rate, epsilon, and largest global norm of the gradient."""
+
+    rate: float
+    epsilon: float
+    clip: float
+
+
+class GroupedAdam:
+    """One `torch.optim.Adam` a group, each with its own rate and clipping.
+
+    Args:
+        groups: name -> (parameters, settings).
+    """
+
+    def __init__(self, groups: Mapping[str, tuple[Iterable[Tensor], AdamGroup]]) -> None:
+        self.parameters = {name: [p for p in members if p.requires_grad] for name, (members, _) in groups.items()}
+        self.clips = {name: settings.clip for name, (_, settings) in groups.items()}
+        self.optimizers = {
+            name: torch.optim.Adam(
+                self.parameters[name],
+                lr=settings.rate,
+                eps=settings.epsilon,
+                foreach=True,
+                capturable=self.parameters[name][0].is_cuda,
+            )
+            for name, (_, settings) in groups.items()
+        }
+
+    def zero_grad(self) -> None:
+        """Forgets all gradients."""
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+
+    def step(self) -> dict[str, Tensor]:
+        """Updates the parameters in place; metric `optimizer/gradient_norm` over all groups, before clipping."""
+        squares = []
+        for name, optimizer in self.optimizers.items():
+            norm = torch.nn.utils.clip_grad_norm_(self.parameters[name], self.clips[name])
+            optimizer.step()
+            squares.append(norm.square())
+        return {"optimizer/gradient_norm": torch.stack(squares).sum().sqrt()}
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """`group.index.key` -> tensor, for the state that Adam keeps of every parameter."""
+        tensors = {}
+        for name, optimizer in self.optimizers.items():
+            for index, parameter in enumerate(self.parameters[name]):
+                for key, value in optimizer.state[parameter].items():
+                    tensors[f"{name}.{index}.{key}"] = value
+        return tensors
+
+    def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Inverse of `state_tensors`."""
+        for key, value in tensors.items():
+            name, index, field = key.rsplit(".", 2)
+            parameter = self.parameters[name][int(index)]
+            target = value.clone() if field == "step" and not parameter.is_cuda else value.to(parameter.device)
+            self.optimizers[name].state[parameter][field] = target
