@@ -23,8 +23,17 @@ def mixed_log_probabilities(logits: Tensor, uniform_mix: float) -> Tensor:
 
 
 def sample_index(probabilities: Tensor) -> Tensor:
-    """Class indices drawn by an exponential race, argmax_c p_c / e_c with e_c ~ Exp(1). [..., C] -> int64 [...]."""
-    return (probabilities / torch.empty_like(probabilities).exponential_()).argmax(-1)
+    """Class indices drawn by inverting the cumulative distribution, one uniform number a variable.
+
+    Args:
+        probabilities: [..., C], summing to one; no gradient is recorded.
+
+    Returns:
+        int64 [...].
+    """
+    cumulative = probabilities.detach().cumsum(-1)
+    uniform = torch.rand_like(cumulative[..., :1]) * cumulative[..., -1:]
+    return (cumulative <= uniform).sum(-1).clamp(max=probabilities.shape[-1] - 1)
 
 
 def one_hot(index: Tensor, classes: int, dtype: torch.dtype = torch.float32) -> Tensor:
