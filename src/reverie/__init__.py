@@ -1,1 +1,27 @@
-"""Agents that learn a world model and act by imagining in it."""
+"""Agents that learn a world model and learn to act by imagining in it.
+
+>>> import reverie
+>>> agent = reverie.DreamerV3("CartPole-v1", seed=0)
+>>> agent.learn(20_000)
+>>> agent.evaluate(episodes=10).mean
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from reverie.api import DreamerV3, DreamerV3In2023, load
+
+__version__ = "0.1.0"
+__all__ = ["DreamerV3", "DreamerV3In2023", "__version__", "load"]
+
+# PyTorch takes a second to import, so names are looked up when they are first used.
+_HOMES = {"DreamerV3": "reverie.api", "DreamerV3In2023": "reverie.api", "load": "reverie.api"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'reverie' has no attribute {name!r}")

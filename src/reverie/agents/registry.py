@@ -1,0 +1,92 @@
+"""Agents by name. A new agent is one file beside this one and one line here."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any, ClassVar, Protocol
+
+from reverie.agents.imagination_agent import ImaginationAgent
+from reverie.errors import ConfigError
+from reverie.optim.base import Optimizer
+from reverie.spaces import Interface
+
+AGENTS = {
+    "dreamer-v3": "reverie.agents.dreamer_v3:DreamerV3Config",
+    "dreamer-v3-2023": "reverie.agents.dreamer_v3_2023:DreamerV3In2023Config",
+}
+"""Name on the command line -> module and configuration class."""
+
+
+class AgentConfig(Protocol):
+    """What the training loop asks of every agent's configuration."""
+
+    name: ClassVar[str]
+    size: str
+    batch_size: int
+    batch_length: int
+    replay_ratio: float
+    replay_capacity: int
+    warmup_steps: int
+
+    def build(self, interface: Interface) -> ImaginationAgent:
+        """Composes the agent for an environment's observations and actions."""
+
+    def build_optimizer(self, agent: ImaginationAgent) -> Optimizer:
+        """The optimiser of an agent that is on its device."""
+
+
+def config_class(name: str) -> type[Any]:
+    """The configuration class of an agent.
+
+    Raises:
+        ConfigError: no agent has this name.
+    """
+    if name not in AGENTS:
+        close = difflib.get_close_matches(name, AGENTS, 1, 0.3)
+        hint = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(AGENTS)}"
+        raise ConfigError(f"no agent is called {name!r}; {hint}")
+    module, attribute = AGENTS[name].split(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def make_config(name: str, values: Mapping[str, Any]) -> Any:
+    """A configuration from plain values, checked.
+
+    Raises:
+        ConfigError: an unknown setting (the nearest right one is named) or a value that cannot work.
+    """
+    cls = config_class(name)
+    known = [field.name for field in fields(cls)]
+    for key in values:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, 1, 0.4)
+            hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(known)}"
+            raise ConfigError(f"{name} has no setting {key!r}; {hint}")
+    config = cls(**values)
+    check_config(config)
+    return config
+
+
+def check_config(config: AgentConfig) -> None:
+    """Refuses values that no agent can work with.
+
+    Raises:
+        ConfigError: says which, and what was expected.
+    """
+    positive = ("batch_size", "batch_length", "replay_ratio", "replay_capacity", "variables", "horizon", "blocks")
+    positive += ("learning_rate", "gradient_clip", "discount_horizon", "deterministic", "hidden", "classes", "units")
+    for key, value in asdict(config).items():  # type: ignore[call-overload]
+        if value is None or isinstance(value, str):
+            continue
+        if key in positive and value <= 0:
+            raise ConfigError(f"{key} must be greater than zero, got {value}")
+        if value < 0:
+            raise ConfigError(f"{key} must not be negative, got {value}")
+    if config.batch_length < 2:
+        raise ConfigError(f"batch_length must be at least 2 to learn dynamics, got {config.batch_length}")
+    sizes = importlib.import_module(type(config).__module__).SIZES
+    if config.size not in sizes:
+        raise ConfigError(f"size must be one of {', '.join(sizes)}, got {config.size!r}")

@@ -1,0 +1,216 @@
+"""The Python interface: an agent bound to an environment.
+
+>>> agent = reverie.DreamerV3("CartPole-v1", seed=0)
+>>> agent.learn(20_000)
+>>> agent.save("cartpole")
+>>> agent = reverie.load("cartpole")
+>>> action, state = agent.predict(observation, state)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, ClassVar
+
+import gymnasium
+import torch
+
+from reverie.agents.imagination_agent import ImaginationAgent, PolicyState
+from reverie.agents.registry import make_config
+from reverie.dream.open_loop import OpenLoop, choose_sequences, predict_open_loop
+from reverie.envs import EnvironmentAdapter, EnvironmentSource
+from reverie.errors import ConfigError
+from reverie.training.device import choose_device, choose_precision
+from reverie.training.evaluation import Evaluation, evaluate, to_tensors
+from reverie.training.model_files import load_model, save_model
+from reverie.training.run_folder import default_path
+from reverie.training.settings import TrainSettings
+from reverie.training.trainer import Trainer
+
+Environment = str | gymnasium.Env[Any, Any] | Callable[..., gymnasium.Env[Any, Any]] | EnvironmentSource
+
+
+class Learner:
+    """An agent and the environment it learns in.
+
+    Args:
+        environment: a Gymnasium id, an environment, or a function that makes one.
+        seed: of weights, environments, replay and sampling.
+        run: run folder; by default runs/<task>/<agent>/<seed>.
+        device: auto, cpu, cuda or cuda:N.
+        pixels: observe rendered frames instead of the environment's observations.
+        image_size: resize images to this side, or (height, width).
+        action_repeat: environment frames an action.
+        time_limit: truncate episodes after this many frames.
+        settings: fields of `TrainSettings` and of the agent's configuration, e.g. `size="12m"`, `num_envs=8`.
+
+    Raises:
+        ConfigError: an unknown setting, with the nearest right one.
+        SpaceError: a space that is not supported.
+    """
+
+    agent_name: ClassVar[str]
+
+    def __init__(
+        self,
+        environment: Environment,
+        *,
+        seed: int = 0,
+        run: str | Path | None = None,
+        device: str = "auto",
+        pixels: bool = False,
+        image_size: int | tuple[int, int] | None = None,
+        action_repeat: int = 1,
+        time_limit: int | None = None,
+        **settings: Any,
+    ) -> None:
+        self.source = (
+            environment
+            if isinstance(environment, EnvironmentSource)
+            else EnvironmentSource(environment, pixels, image_size, action_repeat, time_limit)
+        )
+        own = {field.name for field in fields(TrainSettings)}
+        self._settings = {key: value for key, value in settings.items() if key in own}
+        self._settings |= {"seed": seed, "device": device}
+        if self.source.kind == "object":
+            self._settings.setdefault("num_envs", 1)
+        self.config = make_config(self.agent_name, {k: v for k, v in settings.items() if k not in own})
+        self.run_folder = Path(run) if run else default_path(self.source.name, self.agent_name, seed)
+        self.adapter: EnvironmentAdapter = self.source.make()
+        self.interface = self.adapter.interface
+        torch.manual_seed(seed)
+        target = choose_device(device)
+        self.agent: ImaginationAgent = self.config.build(self.interface).to(target)
+        self.agent.compute_dtype = choose_precision(self._settings.get("precision", "auto"), target)
+
+    def learn(self, steps: int, *, progress: bool = True) -> Learner:
+        """Trains until the run has made `steps` environment steps, going on from its last checkpoint.
+
+        Args:
+            steps: environment steps at the end, counted from the beginning of the run.
+            progress: show a progress bar.
+
+        Returns:
+            The learner itself, with the newest weights.
+        """
+        settings = TrainSettings(**{**self._settings, "steps": steps})
+        trainer = Trainer(self.config, settings, self.source, self.run_folder, visible=progress)
+        try:
+            trainer.run()
+        finally:
+            trainer.close()
+        self.agent = trainer.agent
+        return self
+
+    def evaluate(self, episodes: int = 10, *, deterministic: bool = False, seed: int = 0) -> Evaluation:
+        """Plays episodes in fresh environments.
+
+        Args:
+            episodes: how many.
+            deterministic: take most likely actions; the papers sample.
+            seed: of the episodes and of sampling.
+        """
+        return evaluate(self.agent, self.source, episodes, seed, deterministic)
+
+    def predict(
+        self, observation: Any, state: PolicyState | None = None, *, deterministic: bool = True
+    ) -> tuple[Any, PolicyState]:
+        """Chooses an action for one observation of the environment.
+
+        Args:
+            observation: as the environment returns it.
+            state: what the previous call returned; None at the beginning of an episode.
+            deterministic: take the most likely action; False samples.
+
+        Returns:
+            An action as the environment takes it, and the state for the next call.
+        """
+        parts = {name: value[None] for name, value in self.adapter.encode_observation(observation).items()}
+        device = self.agent.device
+        is_first = torch.tensor([state is None], device=device)
+        action, state = self.agent.act(to_tensors(parts, device), is_first, state, deterministic)
+        return self.adapter.decode_action(action[0].float().cpu().numpy()), state
+
+    def dream(self, length: int = 50, sequences: int = 6, *, seed: int = 0) -> OpenLoop:
+        """Plays episodes, shows the world model their first half and lets it imagine the rest.
+
+        Args:
+            length: steps a sequence.
+            sequences: how many.
+            seed: of the episodes and of sampling.
+        """
+        result = evaluate(self.agent, self.source, sequences, seed, record=sequences)
+        return predict_open_loop(self.agent, choose_sequences(result.episodes, length, sequences))
+
+    def save(self, folder: str | Path) -> None:
+        """Writes the agent to a folder: config.json and model.safetensors."""
+        description = {
+            "agent": self.agent_name,
+            "agent_config": asdict(self.config),
+            "environment": self.source.to_json(),
+            "interface": self.interface.to_json(),
+            "seed": self._settings["seed"],
+        }
+        save_model(Path(folder), self.agent, description)
+
+    def close(self) -> None:
+        """Closes the environment used for translation."""
+        self.adapter.close()
+
+
+class DreamerV3(Learner):
+    """DreamerV3, Nature 2025. Settings: `reverie.agents.dreamer_v3.DreamerV3Config`."""
+
+    agent_name = "dreamer-v3"
+
+
+class DreamerV3In2023(Learner):
+    """DreamerV3, arXiv 2023. Settings: `reverie.agents.dreamer_v3_2023.DreamerV3In2023Config`."""
+
+    agent_name = "dreamer-v3-2023"
+
+
+LEARNERS: dict[str, type[Learner]] = {cls.agent_name: cls for cls in (DreamerV3, DreamerV3In2023)}
+
+
+def load(
+    path: str | Path, *, environment: Environment | None = None, checkpoint: str = "best", device: str = "auto"
+) -> Learner:
+    """A trained agent, ready to act, evaluate, dream or go on learning.
+
+    Args:
+        path: what `save` wrote, or a run folder.
+        environment: needed where the agent was trained on an environment object or function, which no file can hold.
+        checkpoint: in a run folder `best`, `latest`, or the name of a checkpoint.
+        device: auto, cpu, cuda or cuda:N.
+
+    Raises:
+        CheckpointError: files are missing, damaged, or do not fit each other.
+        ConfigError: an environment is needed and none was given, or the one given has other spaces.
+    """
+    target = choose_device(device)
+    agent, description = load_model(Path(path), target, checkpoint)
+    stored = description["environment"]
+    given = environment.environment if isinstance(environment, EnvironmentSource) else environment
+    source = EnvironmentSource.from_json(stored, given)
+    cls = LEARNERS[description["agent"]]
+    own = {field.name for field in fields(TrainSettings)} - {"seed", "device", "steps"}
+    kept = {key: value for key, value in description.get("settings", {}).items() if key in own}
+    learner = cls(
+        source, seed=description["seed"], run=None, device=device, **description["agent_config"], **kept
+    )
+    if learner.interface.to_json() != agent.interface.to_json():
+        raise ConfigError(
+            f"the agent in {path} was trained on other observations or actions than those of {source.name}; "
+            f"pass the environment it was trained on"
+        )
+    if "settings" in description:
+        learner.run_folder = Path(path)
+    agent.compute_dtype = learner.agent.compute_dtype
+    learner.agent = agent
+    return learner
+
+
+__all__ = ["DreamerV3", "DreamerV3In2023", "Evaluation", "Learner", "load"]

@@ -1,0 +1,130 @@
+"""Open-loop prediction: observe the beginning of real episodes, imagine the rest, compare.
+
+What the model imagines follows the actions that were really taken, so truth and dream can be laid side by side
+(DreamerV3, Nature 2025, extended data figure on video predictions).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reverie.agents.imagination_agent import ImaginationAgent
+from reverie.dream.pictures import comparison_frames, comparison_plot, comparison_plot_frames, write_mp4
+from reverie.errors import ReverieError
+
+
+@dataclass
+class OpenLoop:
+    """Truth and model side by side.
+
+    Attributes:
+        truth, model: part name -> [B, T, ...]; images uint8, vectors in the units of the environment.
+        reward, going_on: pairs (truth, model), [B, T].
+        context: steps that the model was shown.
+    """
+
+    truth: dict[str, np.ndarray]
+    model: dict[str, np.ndarray]
+    reward: tuple[np.ndarray, np.ndarray]
+    going_on: tuple[np.ndarray, np.ndarray]
+    context: int
+
+    def first(self, count: int) -> OpenLoop:
+        """The first `count` sequences only."""
+        return OpenLoop(
+            {name: value[:count] for name, value in self.truth.items()},
+            {name: value[:count] for name, value in self.model.items()},
+            (self.reward[0][:count], self.reward[1][:count]),
+            (self.going_on[0][:count], self.going_on[1][:count]),
+            self.context,
+        )
+
+
+def choose_sequences(episodes: Sequence[dict[str, np.ndarray]], length: int, count: int) -> dict[str, np.ndarray]:
+    """The beginnings of the longest episodes, cut to one length: name -> [B, T, ...].
+
+    Raises:
+        ReverieError: no episode has the four steps that the smallest comparison needs.
+    """
+    longest = sorted(episodes, key=lambda episode: -len(episode["reward"]))[:count]
+    steps = min([length] + [len(episode["reward"]) for episode in longest])
+    if not longest or steps < 4:
+        raise ReverieError(f"an open-loop prediction needs episodes of at least 4 steps, got {steps if longest else 0}")
+    return {name: np.stack([episode[name][:steps] for episode in longest]) for name in longest[0]}
+
+
+@torch.no_grad()
+def predict_open_loop(agent: ImaginationAgent, sequences: dict[str, np.ndarray], context: int | None = None) -> OpenLoop:
+    """Filters the first steps of recorded sequences and imagines the others.
+
+    Args:
+        agent: its world model predicts.
+        sequences: rows that begin with an episode, name -> [B, T, ...].
+        context: observed steps; half of the sequence by default.
+    """
+    batch = {name: torch.from_numpy(value).to(agent.device) for name, value in sequences.items()}
+    steps = batch["reward"].shape[1]
+    context = context or max(1, steps // 2)
+    model, dtype = agent.world_model, agent.compute_dtype
+    previous = torch.cat([torch.zeros_like(batch["action"][:, :1]), batch["action"][:, :-1]], 1)
+    seen = {name: value[:, :context] for name, value in batch.items()}
+    start = model.rssm.initial(previous.shape[0], agent.device, dtype)
+    observed, _ = model.observe(seen, previous[:, :context], start, dtype)
+    last = type(observed)(observed.deterministic[:, -1], observed.stochastic[:, -1])
+    actions = batch["action"][:, context - 1 :]
+    imagined = model.rssm.imagine(lambda feature, step: actions[:, step], last, steps - context)
+    feature = torch.cat([observed.feature, imagined.feature[:, 1:]], 1)
+    prediction = model.decoder.predictions(model.decoder(feature))
+    truth = {name: sequences[name] for name in prediction}
+    going_on = torch.sigmoid(model.continuation(feature))
+    return OpenLoop(
+        truth,
+        {name: _as_shown(value, truth[name].dtype) for name, value in prediction.items()},
+        (sequences["reward"], model.reward.mean(model.reward(feature)).cpu().numpy()),
+        (1.0 - sequences["is_terminal"], going_on.cpu().numpy()),
+        context,
+    )
+
+
+def _as_shown(value: Tensor, dtype: np.dtype) -> np.ndarray:
+    if dtype == np.uint8:
+        return (value.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+    return value.float().cpu().numpy()
+
+
+def open_loop_frames(result: OpenLoop) -> np.ndarray:
+    """An animation of the first image part, or of all vectors where there is no image: uint8 [T, H, W, 3]."""
+    images = [name for name, value in result.truth.items() if value.dtype == np.uint8]
+    if images:
+        return comparison_frames(result.truth[images[0]], result.model[images[0]], result.context)
+    truth, model, names = _flat(result)
+    return comparison_plot_frames(truth, model, result.context, names, result.reward, result.going_on)
+
+
+def _flat(result: OpenLoop) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    names = [f"{name}[{i}]" for name, value in result.truth.items() for i in range(value.shape[-1])]
+    truth = np.concatenate([value.astype(np.float32) for value in result.truth.values()], -1)
+    model = np.concatenate([value.astype(np.float32) for value in result.model.values()], -1)
+    return truth, model, names
+
+
+def save_open_loop(result: OpenLoop, stem: Path) -> list[Path]:
+    """Writes `stem`.mp4, and for vectors also `stem`.png; returns the files."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    video = stem.with_suffix(".mp4")
+    write_mp4(video, open_loop_frames(result))
+    if any(value.dtype == np.uint8 for value in result.truth.values()):
+        return [video]
+    from PIL import Image
+
+    truth, model, names = _flat(result)
+    picture = stem.with_suffix(".png")
+    plot = comparison_plot(truth, model, result.context, names, result.reward, result.going_on)
+    Image.fromarray(plot).save(picture)
+    return [video, picture]

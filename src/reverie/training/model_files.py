@@ -1,0 +1,93 @@
+"""A trained agent as a folder of two files: `config.json` and `model.safetensors`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import reverie
+from reverie.agents.imagination_agent import ImaginationAgent
+from reverie.agents.registry import make_config
+from reverie.errors import CheckpointError, ReverieError
+from reverie.spaces import Interface
+from reverie.training.checkpoint import FOLDER, save_tensors
+from reverie.training.files import read_json, write_json
+from reverie.training.run_folder import CONFIG_FILE
+
+MODEL_FILE = "model.safetensors"
+
+
+def save_model(folder: Path, agent: ImaginationAgent, description: Mapping[str, Any]) -> None:
+    """Writes an agent so that `load_model` builds it again; an older one in the folder is replaced when complete.
+
+    Args:
+        folder: made if it is not there.
+        agent: its weights are saved.
+        description: `agent`, `agent_config`, `environment`, `interface` and `seed`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".{MODEL_FILE}.partial"
+    save_tensors(agent.state_dict(), partial)
+    os.replace(partial, folder / MODEL_FILE)
+    write_json(folder / CONFIG_FILE, {"version": reverie.__version__, **description})
+
+
+def find_model(path: Path, checkpoint: str = "best") -> tuple[Path, Path]:
+    """The configuration file and the weights for a saved agent or a run folder.
+
+    Args:
+        path: what `save` wrote, or a run folder.
+        checkpoint: in a run folder `best` (highest evaluation; the newest if none is there), `latest` or a name.
+
+    Raises:
+        CheckpointError: nothing to load is there.
+    """
+    config = path / CONFIG_FILE
+    if not config.is_file():
+        what = "has no config.json" if path.is_dir() else "does not exist"
+        raise CheckpointError(f"{path} {what}; give a run folder or a folder that an agent was saved to")
+    if (path / MODEL_FILE).is_file():
+        return config, path / MODEL_FILE
+    best = path / FOLDER / "best" / MODEL_FILE
+    if checkpoint == "best" and best.is_file():
+        return config, best
+    names = sorted(entry.name for entry in (path / FOLDER).glob("*") if entry.name.isdigit())
+    if checkpoint in ("best", "latest") and names:
+        checkpoint = names[-1]
+    weights = path / FOLDER / checkpoint / "agent.safetensors"
+    if not weights.is_file():
+        there = f"it has {', '.join(names)}" if names else "it has none yet: train first"
+        raise CheckpointError(f"{path} has no checkpoint {checkpoint!r}; {there}")
+    return config, weights
+
+
+def load_model(
+    path: Path, device: torch.device, checkpoint: str = "best"
+) -> tuple[ImaginationAgent, dict[str, Any]]:
+    """Builds a saved agent and reads its weights; runs no code but the library's own.
+
+    Args:
+        path: a saved agent or a run folder.
+        device: where to put it.
+        checkpoint: see `find_model`.
+
+    Returns:
+        The agent, and the description it was saved with.
+
+    Raises:
+        CheckpointError: files are missing, damaged, or do not fit each other.
+    """
+    config_file, weights = find_model(path, checkpoint)
+    description = read_json(config_file)
+    try:
+        config = make_config(description["agent"], description["agent_config"])
+        interface = Interface.from_json(description["interface"])
+    except (KeyError, TypeError, ReverieError) as error:
+        raise CheckpointError(f"{config_file} does not describe an agent of this version ({error})") from error
+    agent = config.build(interface).to(device)
+    agent.load(weights)
+    return agent, description

@@ -1,0 +1,59 @@
+"""What a person sees while a run trains."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+QUIET_SECONDS = 30.0
+"""Seconds between two lines where no terminal can show a live bar."""
+
+
+class Display:
+    """A live progress bar on a terminal, a line now and then elsewhere, nothing if not wanted.
+
+    Args:
+        title: what is trained.
+        total: environment steps at the end.
+        visible: False for no output at all.
+    """
+
+    def __init__(self, title: str, total: int, visible: bool = True) -> None:
+        self.console = Console(file=sys.stderr, quiet=not visible, highlight=False)
+        self.title, self.total, self.visible = title, total, visible
+        self._live = visible and self.console.is_terminal
+        self._last_line = time.monotonic()
+        self._progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("steps · {task.fields[note]} ·"),
+            TimeElapsedColumn(),
+            TextColumn("· left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self._live,
+        )
+        self._task = self._progress.add_task(title, total=total, note="starting")
+
+    def __enter__(self) -> Display:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._progress.stop()
+
+    def update(self, env_steps: int, note: str) -> None:
+        """Shows how far the run is."""
+        self._progress.update(self._task, completed=env_steps, note=note)
+        if self.visible and not self._live and time.monotonic() - self._last_line > QUIET_SECONDS:
+            self._last_line = time.monotonic()
+            self.say(f"{self.title}: {env_steps:,} of {self.total:,} steps · {note}")
+
+    def say(self, text: str) -> None:
+        """Prints a line above the bar."""
+        self.console.print(text)

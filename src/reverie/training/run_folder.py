@@ -1,0 +1,98 @@
+"""The folder of a run: where it is, what it holds, and who may write to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import reverie
+from reverie.errors import RunFolderError
+from reverie.training.files import read_json, write_json
+
+CONFIG_FILE = "config.json"
+
+
+class RunFolder:
+    """A run folder that this process alone writes to.
+
+    Args:
+        path: the folder; made if it is not there.
+
+    Raises:
+        RunFolderError: it cannot be made or written, or another process trains in it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock: IO[str] | None = (self.path / ".lock").open("a")
+        except (PermissionError, NotADirectoryError, FileExistsError) as error:
+            raise RunFolderError(
+                f"the run folder {self.path} cannot be written ({error.strerror or error}); "
+                f"choose a folder of your own with --run"
+            ) from error
+        self._take_lock()
+
+    def _take_lock(self) -> None:
+        if os.name != "posix":
+            return
+        import fcntl
+
+        assert self._lock is not None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunFolderError(
+                f"another process is training in {self.path}; wait for it, stop it, or choose another --run"
+            ) from error
+
+    def close(self) -> None:
+        """Lets another process use the folder."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def claim(self, config: Mapping[str, Any], identity: Mapping[str, Mapping[str, Any]]) -> None:
+        """Writes `config.json`, or checks that the one that is there describes the same run.
+
+        Args:
+            config: what to write; must contain `agent` and the sections of `identity`.
+            identity: section -> settings that must be equal for the folder to hold the same run.
+
+        Raises:
+            RunFolderError: the folder holds another run; the message names the first setting that differs.
+        """
+        path = self.path / CONFIG_FILE
+        if path.exists():
+            stored = read_json(path)
+            if stored.get("agent") != config["agent"]:
+                raise RunFolderError(
+                    f"{self.path} holds a run of {stored.get('agent')!r}, not of {config['agent']!r}; "
+                    f"choose another folder with --run"
+                )
+            for section, values in identity.items():
+                _compare(self.path, section, stored.get(section, {}), json.loads(json.dumps(values)))
+        elif any(entry.name != ".lock" for entry in self.path.iterdir()):
+            raise RunFolderError(
+                f"{self.path} is not empty and holds no run (no {CONFIG_FILE}); choose an empty or new folder with --run"
+            )
+        write_json(path, {"version": reverie.__version__, **config})
+
+
+def _compare(folder: Path, section: str, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    for key, value in wanted.items():
+        if key in stored and stored[key] != value:
+            raise RunFolderError(
+                f"{folder} holds another run: {section} {key} is {stored[key]!r} there and {value!r} here; "
+                f"choose another folder with --run, or give the same settings to resume"
+            )
+
+
+def default_path(task: str, agent: str, seed: int) -> Path:
+    """runs/<task>/<agent>/<seed>, with characters that no file name should have replaced."""
+    return Path("runs") / re.sub(r"[^A-Za-z0-9._+-]+", "-", task) / agent / str(seed)

@@ -1,0 +1,62 @@
+"""Settings of a run that belong to no agent."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from reverie.errors import ConfigError
+
+MAY_CHANGE = {"steps", "device", "precision", "threads", "vectorization", "checkpoint_minutes", "evaluate_every"}
+MAY_CHANGE |= {"evaluation_episodes", "log_every", "videos"}
+"""Settings that may differ when a run is resumed; all others make it another run."""
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How long and how to train."""
+
+    steps: int = 100_000
+    """Environment steps (agent decisions) at which the run is complete."""
+    seed: int = 0
+    """Seed of weights, environments, replay and sampling."""
+    num_envs: int = 4
+    """Environments that are stepped side by side."""
+    vectorization: Literal["auto", "in-process", "workers"] = "auto"
+    """Step environments in this process or in worker processes; auto decides by how long a step takes."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N; auto takes a GPU where there is one."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Compute precision; auto means bfloat16 on a GPU, float32 on a CPU."""
+    threads: int | None = None
+    """Threads of PyTorch on the CPU; all cores by default."""
+    evaluate_every: int | None = None
+    """Environment steps between evaluations; a tenth of `steps` by default, 0 for none but the last."""
+    evaluation_episodes: int = 10
+    """Episodes an evaluation."""
+    log_every: int = 500
+    """Environment steps between two lines of metrics."""
+    checkpoint_minutes: float = 5.0
+    """Minutes between checkpoints; one is also written at every evaluation, at the end and at Ctrl-C."""
+    replay_storage: Literal["ram", "disk"] = "ram"
+    """Keep the replay in memory, or in memory-mapped files of the run folder."""
+    videos: bool = True
+    """Write an open-loop prediction video at every evaluation."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "num_envs", "evaluation_episodes", "log_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.checkpoint_minutes < 0:
+            raise ConfigError(f"checkpoint_minutes must not be negative, got {self.checkpoint_minutes}")
+        if self.threads is not None and self.threads < 1:
+            raise ConfigError(f"threads must be at least 1, got {self.threads}")
+
+    @property
+    def evaluation_interval(self) -> int:
+        """Environment steps between evaluations, 0 for none but the last."""
+        return max(self.steps // 10, 1) if self.evaluate_every is None else self.evaluate_every
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that must stay the same when the run is resumed."""
+        return {key: value for key, value in asdict(self).items() if key not in MAY_CHANGE}

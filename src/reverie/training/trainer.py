@@ -1,0 +1,321 @@
+"""The loop: collect, learn, log, evaluate, checkpoint; and going on after any interruption."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reverie.agents.registry import AgentConfig
+from reverie.dream.open_loop import choose_sequences, open_loop_frames, predict_open_loop, save_open_loop
+from reverie.envs import EnvironmentSource, make_pool
+from reverie.errors import ReverieError, RunFolderError
+from reverie.replay import SequenceReplay
+from reverie.training.checkpoint import Checkpoints, digest, read_tensors
+from reverie.training.collector import Collector, replay_fields
+from reverie.training.device import choose_device, choose_precision
+from reverie.training.evaluation import Evaluation, evaluate
+from reverie.training.metrics import MetricWriter, append_scores, read_scores, truncate_scores
+from reverie.training.model_files import save_model
+from reverie.training.progress import Display
+from reverie.training.run_folder import RunFolder
+from reverie.training.settings import TrainSettings
+from reverie.training.updater import Updater
+
+VIDEO_SEQUENCES, VIDEO_LENGTH, TENSORBOARD_COLUMNS = 6, 50, 3
+
+
+class Trainer:
+    """One run, from its first step or its last checkpoint to its end.
+
+    Args:
+        config: the agent's settings.
+        settings: the run's settings.
+        source: recipe for environments.
+        path: run folder.
+        checkpoint: name of the checkpoint to go on from; the newest by default.
+        visible: show progress.
+
+    Raises:
+        RunFolderError: the folder cannot be written, is in use, or holds another run.
+        CheckpointError: the checkpoint to go on from is damaged.
+    """
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        settings: TrainSettings,
+        source: EnvironmentSource,
+        path: Path,
+        checkpoint: str | None = None,
+        visible: bool = True,
+    ) -> None:
+        self.config, self.settings, self.source, self.visible = config, settings, source, visible
+        device = choose_device(settings.device)
+        dtype = choose_precision(settings.precision, device)
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        self.folder = RunFolder(path)
+        self.path = self.folder.path
+        self._stop = False
+        self.env_steps = 0
+        self.best: float | None = None
+        try:
+            self._build(device, dtype, checkpoint)
+        except BaseException:
+            self.folder.close()
+            raise
+
+    def _build(self, device: torch.device, dtype: torch.dtype, checkpoint: str | None) -> None:
+        config, settings = self.config, self.settings
+        self.pool = make_pool(self.source, settings.num_envs, settings.seed, settings.vectorization)
+        interface = self.pool.interface
+        torch.manual_seed(settings.seed)
+        self.agent = config.build(interface).to(device)
+        self.agent.compute_dtype = dtype
+        self.agent.optimizer = config.build_optimizer(self.agent)
+        identity = {"agent_config": asdict(config), "settings": settings.identity()}  # type: ignore[call-overload]
+        identity |= {"environment": self.source.to_json(), "interface": interface.to_json()}
+        described = {"agent": config.name, "seed": settings.seed, **identity, "settings": asdict(settings)}
+        self.folder.claim(described, identity)
+        self.description = described
+        self.checkpoints = Checkpoints(self.path, digest(identity))
+        self.replay = SequenceReplay(
+            replay_fields(interface, self.agent.latent_fields),
+            settings.num_envs,
+            config.replay_capacity,
+            config.batch_length + self.agent.replay_context,
+            settings.seed,
+            folder=self.path / "replay",
+            storage=settings.replay_storage,
+        )
+        self.collector = Collector(self.agent, self.pool, self.replay)
+        self.updater = Updater(self.agent, self.replay, config)
+        position = self._resume(checkpoint)
+        self.writer = MetricWriter(self.path, position)
+        self._logged = self.env_steps if position else -1
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def _resume(self, wanted: str | None) -> dict[str, Any] | None:
+        """Goes back to a checkpoint, if there is one, and returns the position of the metrics there."""
+        names = self.checkpoints.names()
+        if not names and wanted is None:
+            truncate_scores(self.path, -1)
+            return None
+        name = wanted or names[-1]
+        folder, state = self.checkpoints.read(name)
+        self.checkpoints.forget_after(name)
+        self.agent.load(folder / "agent.safetensors")
+        self.agent.optimizer.load_state_tensors(read_tensors(folder / "optimizer.safetensors"))
+        self.replay.restore(state["replay"])
+        tensors = read_tensors(folder / "loop.safetensors")
+        self.env_steps, self.best = state["env_steps"], state["best"]
+        self.updater.restore(state["updater"], _below("updater.", tensors))
+        self.collector.restore(state["collector"], _below("collector.", tensors))
+        torch.set_rng_state(tensors["random"])
+        if "random_cuda" in tensors and self.agent.device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["random_cuda"], self.agent.device)
+        truncate_scores(self.path, self.env_steps)
+        return state["metrics"]
+
+    def save_checkpoint(self) -> None:
+        """Makes everything durable: the run can go on from exactly here.
+
+        Raises:
+            NumericalError: a loss is not finite; nothing is written.
+            RunFolderError: no space is left; earlier checkpoints are whole.
+        """
+        self.updater.check()
+        self.updater.write_latents()
+        updater, updater_tensors = self.updater.state()
+        collector, collector_tensors = self.collector.state()
+        tensors = {f"updater.{name}": value for name, value in updater_tensors.items()}
+        tensors |= {f"collector.{name}": value for name, value in collector_tensors.items()}
+        tensors["random"] = torch.get_rng_state()
+        if self.agent.device.type == "cuda":
+            tensors["random_cuda"] = torch.cuda.get_rng_state(self.agent.device)
+        name = f"{self.env_steps:012d}"
+        try:
+            state = {
+                "env_steps": self.env_steps,
+                "best": self.best,
+                "updater": updater,
+                "collector": collector,
+                "metrics": self.writer.position(),
+                "replay": self.replay.save(name),
+            }
+            files = {
+                "agent": self.agent.state_dict(),
+                "optimizer": self.agent.optimizer.state_tensors(),
+                "loop": tensors,
+            }
+            self.checkpoints.write(self.env_steps, files, state)
+            self.replay.forget_snapshots(self.checkpoints.forget_old())
+        except OSError as error:
+            raise _no_space(self.path, error) from error
+        self._last_checkpoint = time.monotonic()
+
+    # ------------------------------------------------------------------ the loop
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """env_steps (agent decisions), frames (env_steps x action repeat) and updates (gradient steps)."""
+        repeat = self.source.action_repeat
+        return {"env_steps": self.env_steps, "frames": self.env_steps * repeat, "updates": self.updater.updates}
+
+    def run(self) -> bool:
+        """Trains to the end and returns True, or to an interruption and returns False; both leave a checkpoint."""
+        settings = self.settings
+        self._last_checkpoint = time.monotonic()
+        title = f"{self.config.name} on {self.source.name}"
+        self._watch = (time.monotonic(), self.env_steps, self.updater.updates)
+        with Display(title, settings.steps, self.visible) as self.display, self._catch_signals():
+            self._greet()
+            try:
+                while self.env_steps < settings.steps and not self._stop:
+                    self._advance()
+                if self._stop:
+                    self.save_checkpoint()
+                elif not self._evaluated_here():
+                    self._log()
+                    self._evaluate()
+            except OSError as error:
+                raise _no_space(self.path, error) from error
+        return not self._stop
+
+    def _greet(self) -> None:
+        parameters = self.agent.count_parameters()["total"]
+        where = f"{self.agent.device}, {str(self.agent.compute_dtype).removeprefix('torch.')}"
+        if self.agent.device.type == "cpu":
+            where += f", {torch.get_num_threads()} threads"
+        self.display.say(
+            f"{self.display.title} · {parameters:,} parameters · {where} · {self.settings.num_envs} environments "
+            f"{self.pool.vectorization} · run folder {self.path}"
+        )
+        if self.env_steps:
+            self.display.say(f"going on from step {self.env_steps:,}, update {self.updater.updates:,}")
+        if self.env_steps >= self.settings.steps:
+            self.display.say(f"the run is complete at {self.env_steps:,} steps; give more --steps to go on")
+
+    def _advance(self) -> None:
+        before = self.env_steps
+        self.env_steps += self.collector.collect()
+        self.updater.learn(self.env_steps, self.env_steps - before)
+        if self._crossed(before, self.settings.log_every):
+            self._log()
+        if self._crossed(before, self.settings.evaluation_interval) and self.env_steps < self.settings.steps:
+            self._evaluate()
+        elif time.monotonic() - self._last_checkpoint > self.settings.checkpoint_minutes * 60:
+            self.save_checkpoint()
+
+    def _crossed(self, before: int, interval: int) -> bool:
+        return interval > 0 and before // interval != self.env_steps // interval
+
+    def _log(self) -> None:
+        self.updater.check()
+        metrics = self.updater.take_metrics() | self.collector.take_finished()
+        metrics["replay/rows"] = float(len(self.replay))
+        metrics["replay/ratio"] = (
+            self.updater.updates * self.config.batch_size * self.config.batch_length / max(self.env_steps, 1)
+        )
+        then, steps, updates = self._watch
+        self._watch = (time.monotonic(), self.env_steps, self.updater.updates)
+        elapsed = max(self._watch[0] - then, 1e-9)
+        metrics["speed/env_steps_per_second"] = (self.env_steps - steps) / elapsed
+        metrics["speed/updates_per_second"] = (self.updater.updates - updates) / elapsed
+        if self.env_steps > self._logged:
+            self.writer.write(self.counters, metrics)
+            self._logged = self.env_steps
+        shown = {"return": metrics.get("episode/return"), "loss": metrics.get("loss/total")}
+        notes = [f"{name} {value:.4g}" for name, value in shown.items() if value is not None]
+        self.display.update(self.env_steps, " · ".join([*notes, f"{self.updater.updates:,} updates"]))
+
+    # ------------------------------------------------------------------ evaluation
+
+    def _evaluated_here(self) -> bool:
+        scores = read_scores(self.path)
+        return bool(scores) and scores[-1]["env_steps"] == self.env_steps
+
+    def _evaluate(self) -> None:
+        if self.source.kind == "object":
+            self.display.say("no evaluation: the environment was given as an object, which training itself needs")
+            self.save_checkpoint()
+            return
+        self.updater.check()
+        settings = self.settings
+        self.display.update(self.env_steps, "evaluating")
+        record = VIDEO_SEQUENCES if settings.videos else 0
+        result = evaluate(
+            self.agent, self.source, settings.evaluation_episodes, settings.seed + self.env_steps, record=record
+        )
+        append_scores(self.path, {**self.counters, **result.to_json()})
+        if self.best is None or result.mean >= self.best:
+            self.best = result.mean
+            save_model(self.path / "checkpoints" / "best", self.agent, self.description)
+        self.save_checkpoint()
+        self.display.say(
+            f"step {self.env_steps:,}: evaluation return {result.mean:.1f} ± {result.standard_deviation:.1f} over "
+            f"{len(result.returns)} episodes"
+        )
+        if settings.videos:
+            self._draw(result)
+
+    def _draw(self, result: Evaluation) -> None:
+        try:
+            sequences = choose_sequences(result.episodes, VIDEO_LENGTH, VIDEO_SEQUENCES)
+        except ReverieError as error:
+            self.display.say(f"no dream video: {error}")
+            return
+        with torch.random.fork_rng([self.agent.device] if self.agent.device.type == "cuda" else []):
+            torch.manual_seed(self.settings.seed)
+            prediction = predict_open_loop(self.agent, sequences)
+        save_open_loop(prediction, self.path / "videos" / f"open_loop_{self.env_steps:09d}")
+        few = prediction.first(TENSORBOARD_COLUMNS)
+        self.writer.video("dream/open_loop", open_loop_frames(few), self.counters)
+
+    # ------------------------------------------------------------------ stopping
+
+    @contextlib.contextmanager
+    def _catch_signals(self) -> Iterator[None]:
+        """The first Ctrl-C or SIGTERM ends the loop at the next step with a checkpoint; a second one at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def stop(number: int, frame: Any) -> None:
+            if self._stop:
+                raise KeyboardInterrupt
+            self._stop = True
+            self.display.say("stopping: writing a checkpoint (press Ctrl-C again to stop without)")
+
+        previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def close(self) -> None:
+        """Ends environments, closes files and frees the folder."""
+        self.pool.close()
+        self.writer.close()
+        self.folder.close()
+
+
+def _below(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _no_space(path: Path, error: OSError) -> RunFolderError:
+    return RunFolderError(
+        f"{path} could not be written ({error.strerror or error}); the last checkpoint is whole: free some space, "
+        f"then repeat the command to go on"
+    )

@@ -1,0 +1,110 @@
+"""The learning half of training: decides when to update, feeds batches, and gathers the metrics of updates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from reverie.agents.imagination_agent import ImaginationAgent
+from reverie.agents.registry import AgentConfig
+from reverie.errors import NumericalError
+from reverie.replay import SequenceReplay
+from reverie.training.evaluation import to_tensors
+
+
+class Updater:
+    """Keeps the replay ratio: batch_size x batch_length x updates / env_steps.
+
+    Metrics stay on the device and are summed there; the host waits only when they are logged.
+
+    Args:
+        agent: learns.
+        replay: gives batches and takes fresh latents back.
+        config: batch size and length, replay ratio, warm-up.
+    """
+
+    def __init__(self, agent: ImaginationAgent, replay: SequenceReplay, config: AgentConfig) -> None:
+        self.agent, self.replay = agent, replay
+        self.batch_size, self.warmup_steps = config.batch_size, config.warmup_steps
+        self.updates_per_step = config.replay_ratio / (config.batch_size * config.batch_length)
+        self.credit, self.updates = 0.0, 0
+        self.names: list[str] = []
+        self.sums: torch.Tensor | None = None
+        self.count = 0
+        self._latents: tuple[Any, dict[str, torch.Tensor]] | None = None
+
+    def learn(self, env_steps: int, new_steps: int) -> int:
+        """Makes the updates that are due after `new_steps` more environment steps and returns how many."""
+        if env_steps < self.warmup_steps or self.replay.num_windows == 0:
+            return 0
+        if self.updates == 0 and self.credit == 0:
+            self.credit = 1.0
+        else:
+            self.credit += new_steps * self.updates_per_step
+        due = int(self.credit)
+        self.credit -= due
+        for _ in range(due):
+            self.update()
+        return due
+
+    def update(self) -> None:
+        """One update on a fresh batch."""
+        batch = self.replay.sample(self.batch_size)
+        # The latents of the update before are written back only now: on a GPU they have arrived in the meantime.
+        self.write_latents()
+        metrics, latents = self.agent.update(to_tensors(batch.data, self.agent.device))
+        self._latents = (batch.index, {name: value.to("cpu", non_blocking=True) for name, value in latents.items()})
+        values = torch.stack([value.float() for value in metrics.values()])
+        self.names = list(metrics)
+        self.sums = values if self.sums is None else self.sums + values
+        self.count += 1
+        self.updates += 1
+
+    def write_latents(self) -> None:
+        """Writes the latents of the last update into the replay, if that is not done yet."""
+        if self._latents is None:
+            return
+        if self.agent.device.type == "cuda":
+            torch.cuda.current_stream().synchronize()
+        index, latents = self._latents
+        values = {name: value.numpy() for name, value in latents.items()}
+        self.replay.update_latents(index, self.agent.replay_context, values)
+        self._latents = None
+
+    def check(self) -> None:
+        """Refuses to go on after a loss that is not finite.
+
+        Raises:
+            NumericalError: names the first term that is not finite.
+        """
+        if self.sums is None or torch.isfinite(self.sums).all():
+            return
+        values = dict(zip(self.names, self.sums.tolist(), strict=True))
+        finite = {name: value == value and abs(value) != float("inf") for name, value in values.items()}
+        losses = [name for name, good in finite.items() if not good and name.startswith("loss/")]
+        bad = (losses or [name for name, good in finite.items() if not good])[0]
+        raise NumericalError(
+            f"{bad} is no longer finite within the {self.count} updates before update {self.updates}; the run was "
+            f"stopped and its last checkpoint is untouched: look at the rewards and observations of the environment, "
+            f"or lower the learning rate"
+        )
+
+    def take_metrics(self) -> dict[str, float]:
+        """Means over the updates since the last call; empty if there was none."""
+        if self.sums is None:
+            return {}
+        means = (self.sums / self.count).tolist()
+        self.sums, self.count = None, 0
+        return dict(zip(self.names, means, strict=True))
+
+    def state(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        """Everything that a checkpoint must keep: plain JSON data, and tensors."""
+        data = {"credit": self.credit, "updates": self.updates, "names": self.names, "count": self.count}
+        return data, {} if self.sums is None else {"sums": self.sums}
+
+    def restore(self, data: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+        """Inverse of `state`."""
+        self.credit, self.updates = data["credit"], data["updates"]
+        self.names, self.count = data["names"], data["count"]
+        self.sums = tensors["sums"].to(self.agent.device) if "sums" in tensors else None
