@@ -198,9 +198,7 @@ def load(
     cls = LEARNERS[description["agent"]]
     own = {field.name for field in fields(TrainSettings)} - {"seed", "device", "steps"}
     kept = {key: value for key, value in description.get("settings", {}).items() if key in own}
-    learner = cls(
-        source, seed=description["seed"], run=None, device=device, **description["agent_config"], **kept
-    )
+    learner = cls(source, seed=description["seed"], run=None, device=device, **description["agent_config"], **kept)
     if learner.interface.to_json() != agent.interface.to_json():
         raise ConfigError(
             f"the agent in {path} was trained on other observations or actions than those of {source.name}; "

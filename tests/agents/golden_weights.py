@@ -15,9 +15,7 @@ INTERFACES = {
         (ObservationPart("position", "vector", (5,)), ObservationPart("velocity", "vector", (3,))),
         (ActionPart("action", "continuous", 2),),
     ),
-    "image": Interface(
-        (ObservationPart("image", "image", (64, 64, 3)),), (ActionPart("action", "discrete", 1, (5,)),)
-    ),
+    "image": Interface((ObservationPart("image", "image", (64, 64, 3)),), (ActionPart("action", "discrete", 1, (5,)),)),
 }
 # In the official files the vector decoder reads (stoch, deter); ours reads (deter, stoch) like every other head.
 STOCHASTIC = 30

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from reverie.behaviors.actor_critic import ActorCritic, Rollout
 from reverie.errors import CheckpointError
@@ -20,6 +21,9 @@ from reverie.models.rssm import LatentState
 from reverie.models.world_model import WorldModel
 from reverie.optim.base import Optimizer
 from reverie.spaces import Interface
+
+PHASE = "reverie: "
+"""Prefix of the profiler labels of an update's phases."""
 
 
 @dataclass
@@ -117,9 +121,7 @@ class ImaginationAgent(nn.Module):
             Flat actions float32 [E, A], and the state for the next call.
         """
         state = state or self.initial_state(is_first.shape[0])
-        batch = {name: value.unsqueeze(1) for name, value in observation.items()} | {
-            "is_first": is_first.unsqueeze(1)
-        }
+        batch = {name: value.unsqueeze(1) for name, value in observation.items()} | {"is_first": is_first.unsqueeze(1)}
         states, _ = self.world_model.observe(
             batch, state.action.unsqueeze(1), state.latent, self.compute_dtype, deterministic
         )
@@ -172,16 +174,19 @@ class ImaginationAgent(nn.Module):
         Returns:
             Terms by name ([B, T] each, [B, T - 1] for `replay_value`), scalar metrics, and the states [B, T, ...].
         """
-        batch, states, posterior_logits = self.observe(batch, deterministic)
-        terms, metrics = self.world_model.loss(batch, states, posterior_logits)
+        with record_function(PHASE + "observe"):
+            batch, states, posterior_logits = self.observe(batch, deterministic)
+        with record_function(PHASE + "world model loss"):
+            terms, metrics = self.world_model.loss(batch, states, posterior_logits)
         going_on = (~batch["is_terminal"]).float()
-        policy_terms, policy_metrics, returns = self.behavior.loss(
-            self.world_model, states, going_on, deterministic
-        )
-        terms |= policy_terms
-        weight = self.behavior.settings.replay_value
-        if weight:
-            terms["replay_value"] = weight * self.behavior.replay_value_loss(states.feature, batch, returns)
+        with record_function(PHASE + "imagine"):
+            rollout = self.imagine(states.flatten(), deterministic)
+        with record_function(PHASE + "behavior loss"):
+            policy_terms, policy_metrics, returns = self.behavior.loss(self.world_model, rollout, going_on)
+            terms |= policy_terms
+            weight = self.behavior.settings.replay_value
+            if weight:
+                terms["replay_value"] = weight * self.behavior.replay_value_loss(states.feature, batch, returns)
         return terms, metrics | policy_metrics, states
 
     def update(self, batch: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -197,9 +202,11 @@ class ImaginationAgent(nn.Module):
         self.optimizer.zero_grad()
         terms, metrics, states = self.loss(batch)
         total = torch.stack([term.mean() for term in terms.values()]).sum()
-        total.backward()
-        metrics |= self.optimizer.step()
-        self.behavior.update_slow_critic()
+        with record_function(PHASE + "backward"):
+            total.backward()
+        with record_function(PHASE + "optimizer"):
+            metrics |= self.optimizer.step()
+            self.behavior.update_slow_critic()
         metrics |= {f"loss/{name}": term.detach().mean() for name, term in terms.items()}
         metrics["loss/total"] = total.detach()
         latents = {

@@ -113,22 +113,20 @@ class ActorCritic(nn.Module):
         return Rollout(states, torch.stack(actions, 1), torch.stack(parameters, 1))
 
     def loss(
-        self, world_model: WorldModel, start: LatentState, going_on: Tensor, deterministic: bool = False
+        self, world_model: WorldModel, rollout: Rollout, going_on: Tensor
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
-        """Actor and critic losses of a fresh rollout from replayed states.
+        """Actor and critic losses of a rollout from replayed states.
 
         Args:
-            world_model: gives transitions, rewards and continuation; its parameters get no gradient.
-            start: [B, T, ...].
+            world_model: gives rewards and continuation; its parameters get no gradient.
+            rollout: from `imagine`, begun in the B T replayed states.
             going_on: float [B, T], one minus `is_terminal`.
-            deterministic: see `imagine`.
 
         Returns:
             Terms `policy` and `value`, each [B, T] (mean over imagined steps); scalar metrics; and the returns of the
             start states [B, T].
         """
         batch_shape, settings = going_on.shape, self.settings
-        rollout = self.imagine(world_model, start.flatten(), deterministic)
         through_dynamics = settings.estimator == "dynamics"
         feature = rollout.states.feature
         with frozen(world_model), torch.set_grad_enabled(through_dynamics):

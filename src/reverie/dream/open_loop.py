@@ -60,7 +60,9 @@ def choose_sequences(episodes: Sequence[dict[str, np.ndarray]], length: int, cou
 
 
 @torch.no_grad()
-def predict_open_loop(agent: ImaginationAgent, sequences: dict[str, np.ndarray], context: int | None = None) -> OpenLoop:
+def predict_open_loop(
+    agent: ImaginationAgent, sequences: dict[str, np.ndarray], context: int | None = None
+) -> OpenLoop:
     """Filters the first steps of recorded sequences and imagines the others.
 
     Args:

@@ -22,7 +22,7 @@ class LatentState:
 
     @property
     def feature(self) -> Tensor:
-        """h and z side by side: [..., D + S C]."""
+        """State and sample side by side: [..., D + S C]."""
         return torch.cat([self.deterministic, self.stochastic], -1)
 
     def detach(self) -> LatentState:

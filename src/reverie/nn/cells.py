@@ -16,7 +16,7 @@ from reverie.nn.layers import BlockLinear, Initialiser, Linear, NormActivation
 
 
 def _bound(action: Tensor) -> Tensor:
-    """action / max(1, |action|), elementwise, with no gradient through the divisor."""
+    """The action divided by max(1, |action|), elementwise, with no gradient through the divisor."""
     return action / action.detach().abs().clamp(min=1)
 
 
@@ -97,9 +97,7 @@ class NormGRU(nn.Module):
         initialiser: of every kernel.
     """
 
-    def __init__(
-        self, deterministic: int, stochastic: int, action: int, hidden: int, initialiser: Initialiser
-    ) -> None:
+    def __init__(self, deterministic: int, stochastic: int, action: int, hidden: int, initialiser: Initialiser) -> None:
         super().__init__()
         self.stochastic = stochastic
         self.input = Linear(stochastic + action, hidden, initialiser, bias=False)

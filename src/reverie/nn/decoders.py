@@ -132,9 +132,7 @@ class Decoder(nn.Module):
         for group in self.image_groups:
             shape = (*group[0].shape[:2], sum(part.shape[2] for part in group))
             if network == "pooled":
-                self.images.append(
-                    PooledImageDecoder(shape, deterministic, stochastic, depth, units, blocks, hidden)
-                )
+                self.images.append(PooledImageDecoder(shape, deterministic, stochastic, depth, units, blocks, hidden))
             else:
                 self.images.append(StridedImageDecoder(shape, features, depth, hidden, output))
         self.flat_parts = sorted((part for part in parts if part.kind != "image"), key=lambda part: part.name)

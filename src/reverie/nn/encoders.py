@@ -50,7 +50,9 @@ class ImageEncoder(nn.Module):
     LayerNorm, SiLU.
     """
 
-    def __init__(self, shape: tuple[int, int, int], depth: int, network: ImageNetwork, initialiser: Initialiser):
+    def __init__(
+        self, shape: tuple[int, int, int], depth: int, network: ImageNetwork, initialiser: Initialiser
+    ) -> None:
         super().__init__()
         height, width, channels = shape
         stages = image_stages(height, width)

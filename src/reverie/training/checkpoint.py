@@ -47,9 +47,7 @@ class Checkpoints:
             return []
         return sorted(entry.name for entry in self.folder.iterdir() if entry.is_dir() and entry.name.isdigit())
 
-    def write(
-        self, env_steps: int, tensors: Mapping[str, Mapping[str, torch.Tensor]], state: Mapping[str, Any]
-    ) -> str:
+    def write(self, env_steps: int, tensors: Mapping[str, Mapping[str, torch.Tensor]], state: Mapping[str, Any]) -> str:
         """Writes a checkpoint and returns its name.
 
         Args:
@@ -78,16 +76,12 @@ class Checkpoints:
         synchronise_folder(self.folder)
         return name
 
-    def _fill(
-        self, folder: Path, tensors: Mapping[str, Mapping[str, torch.Tensor]], state: Mapping[str, Any]
-    ) -> None:
+    def _fill(self, folder: Path, tensors: Mapping[str, Mapping[str, torch.Tensor]], state: Mapping[str, Any]) -> None:
         for stem, values in tensors.items():
             path = folder / f"{stem}.safetensors"
             save_tensors(values, path)
         write_json(folder / "state.json", state)
-        files = {
-            path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in sorted(folder.iterdir())
-        }
+        files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in sorted(folder.iterdir())}
         write_json(folder / MANIFEST, {"configuration": self.fingerprint, "files": files})
         synchronise_folder(folder)
 

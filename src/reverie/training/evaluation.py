@@ -61,9 +61,7 @@ def to_tensors(values: dict[str, np.ndarray], device: torch.device) -> dict[str,
     """Arrays to tensors on a device, copied without waiting where memory can be pinned."""
     if device.type == "cpu":
         return {name: torch.from_numpy(value) for name, value in values.items()}
-    return {
-        name: torch.from_numpy(value).pin_memory().to(device, non_blocking=True) for name, value in values.items()
-    }
+    return {name: torch.from_numpy(value).pin_memory().to(device, non_blocking=True) for name, value in values.items()}
 
 
 def act(

@@ -65,9 +65,7 @@ def find_model(path: Path, checkpoint: str = "best") -> tuple[Path, Path]:
     return config, weights
 
 
-def load_model(
-    path: Path, device: torch.device, checkpoint: str = "best"
-) -> tuple[ImaginationAgent, dict[str, Any]]:
+def load_model(path: Path, device: torch.device, checkpoint: str = "best") -> tuple[ImaginationAgent, dict[str, Any]]:
     """Builds a saved agent and reads its weights; runs no code but the library's own.
 
     Args:

@@ -79,7 +79,7 @@ class RunFolder:
                 _compare(self.path, section, stored.get(section, {}), json.loads(json.dumps(values)))
         elif any(entry.name != ".lock" for entry in self.path.iterdir()):
             raise RunFolderError(
-                f"{self.path} is not empty and holds no run (no {CONFIG_FILE}); choose an empty or new folder with --run"
+                f"{self.path} is not empty and holds no run (no {CONFIG_FILE}); choose a new folder with --run"
             )
         write_json(path, {"version": reverie.__version__, **config})
 

@@ -1,0 +1,62 @@
+"""reverie bench: seconds an update by phase, parameters, and the share of the machine's matmul rate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from reverie.cli.options import parse
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """Time updates of DreamerV3 on random data: batch 16 x 64 and one context step, as in the paper."""
+
+    size: str = "1m"
+    """Model size, 100k to 400m."""
+    observation: Literal["vector", "image"] = "vector"
+    """24 numbers and 6 continuous actions, or a 64x64x3 image and 17 discrete actions."""
+    updates: int = 10
+    """Timed updates, after 3 that warm up."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Compute precision; auto means bfloat16 on a GPU, float32 on a CPU."""
+    threads: int | None = None
+    """Threads of PyTorch on the CPU; all cores by default."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command; returns the exit code."""
+    options = parse(BenchOptions, "bench", arguments)
+    import torch
+    from rich.console import Console
+    from rich.table import Table
+
+    from reverie.agents.registry import make_config
+    from reverie.errors import ConfigError
+    from reverie.training.benchmark import measure
+    from reverie.training.device import choose_device, choose_precision
+
+    if options.updates < 1:
+        raise ConfigError(f"updates must be at least 1, got {options.updates}")
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    device = choose_device(options.device)
+    dtype = choose_precision(options.precision, device)
+    config = make_config("dreamer-v3", {"size": options.size})
+    report = measure(config, options.observation, device, dtype, options.updates)
+    table = Table("phase", "milliseconds", "share", title=f"one update, {options.size}, {options.observation}")
+    total = sum(report.phases.values())
+    for phase, seconds in report.phases.items():
+        table.add_row(phase, f"{seconds * 1e3:.1f}", f"{seconds / total:.0%}")
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(f"update            {report.median * 1e3:.1f} ms median, {report.fastest * 1e3:.1f} ms fastest")
+    console.print(f"parameters        {report.parameters:,}")
+    console.print(f"matrix products   {report.flops / 1e9:.1f} GFLOP an update")
+    console.print(f"matmul rate       {report.matmul_rate / 1e9:,.0f} GFLOP/s for 2048 x 2048 matrices")
+    console.print(f"share of it       {report.flops / report.median / report.matmul_rate:.1%}")
+    console.print(f"machine           {report.machine}")
+    return 0

@@ -1,0 +1,50 @@
+"""reverie dream RUN: an open-loop video, truth, model and error."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from reverie.cli.options import parse
+
+
+@dataclass(frozen=True)
+class DreamOptions:
+    """Play episodes, show the world model their first half, let it imagine the rest, and draw both."""
+
+    path: Annotated[Path, tyro.conf.Positional]
+    """Run folder, or a folder that an agent was saved to."""
+    length: int = 50
+    """Steps of each sequence."""
+    sequences: int = 6
+    """Number of sequences."""
+    checkpoint: str = "best"
+    """In a run folder: best (highest evaluation so far), latest, or the name of a checkpoint."""
+    seed: int = 0
+    """Seed of the episodes and of sampling."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    output: Path | None = None
+    """Name of the video; videos/dream.mp4 in the folder by default."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command; returns the exit code."""
+    options = parse(DreamOptions, "dream", arguments)
+    import reverie
+    from reverie.dream.open_loop import save_open_loop
+    from reverie.errors import ConfigError
+
+    if options.sequences < 1 or options.length < 4:
+        raise ConfigError(
+            f"a dream needs at least 1 sequence of at least 4 steps, got {options.sequences} of {options.length}"
+        )
+    learner = reverie.load(options.path, checkpoint=options.checkpoint, device=options.device)
+    result = learner.dream(options.length, options.sequences, seed=options.seed)
+    for path in save_open_loop(result, options.output or options.path / "videos" / "dream.mp4"):
+        print(path)
+    return 0

@@ -1,0 +1,57 @@
+"""reverie evaluate RUN: plays episodes with a trained agent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from reverie.cli.options import parse
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Play episodes with a trained agent and print their returns."""
+
+    path: Annotated[Path, tyro.conf.Positional]
+    """Run folder, or a folder that an agent was saved to."""
+    episodes: int = 10
+    """Number of episodes."""
+    checkpoint: str = "best"
+    """In a run folder: best (highest evaluation so far), latest, or the name of a checkpoint."""
+    deterministic: bool = False
+    """Take most likely actions instead of sampling them; the papers sample."""
+    seed: int = 0
+    """Seed of the episodes and of sampling."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command; returns the exit code."""
+    options = parse(EvaluateOptions, "evaluate", arguments)
+    from rich.progress import track
+
+    import reverie
+    from reverie.errors import ConfigError
+    from reverie.training.evaluation import evaluate
+
+    if options.episodes < 1:
+        raise ConfigError(f"episodes must be at least 1, got {options.episodes}")
+    learner = reverie.load(options.path, checkpoint=options.checkpoint, device=options.device)
+    bar = iter(track(range(options.episodes), description="episodes", transient=True))
+    result = evaluate(
+        learner.agent,
+        learner.source,
+        options.episodes,
+        options.seed,
+        options.deterministic,
+        progress=lambda done: next(bar, None) and None,
+    )
+    for index, (total, length) in enumerate(zip(result.returns, result.lengths, strict=True)):
+        print(f"episode {index:>3}   return {total:>10.2f}   length {length:>6}")
+    print(f"mean return {result.mean:.2f} ± {result.standard_deviation:.2f} over {len(result.returns)} episodes")
+    return 0

@@ -1,0 +1,66 @@
+"""Entry point of `reverie`: finds the command, imports it, and turns errors into sentences."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+
+import reverie
+from reverie.errors import ReverieError
+
+COMMANDS = {
+    "train": "train an agent, or go on with a run that was interrupted",
+    "evaluate": "play episodes with a trained agent and print their returns",
+    "dream": "write a video of what the world model predicts, beside what happened",
+    "plot": "draw learning curves of one run or many",
+    "bench": "time one update on this machine, phase by phase",
+    "envs": "list environments that can be used here",
+}
+
+HELP = """reverie {version}: agents that learn a world model and learn to act by imagining in it
+
+usage: reverie COMMAND [options]          reverie COMMAND --help for the options of a command
+
+commands:
+{commands}
+
+examples:
+  reverie train dreamer-v3 --env CartPole-v1
+  reverie train dreamer-v3 --env Pendulum-v1 --steps 50000 --size 1m --seed 3
+  reverie evaluate runs/CartPole-v1/dreamer-v3/0
+  reverie dream runs/CartPole-v1/dreamer-v3/0
+  reverie plot runs/*/*/*
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code: 0, 2 for bad input, 130 after Ctrl-C."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help", "help"):
+        listing = "\n".join(f"  {name:<10} {text}" for name, text in COMMANDS.items())
+        print(HELP.format(version=reverie.__version__, commands=listing))
+        return 0
+    if words[0] == "--version":
+        print(reverie.__version__)
+        return 0
+    if words[0] not in COMMANDS:
+        close = difflib.get_close_matches(words[0], COMMANDS, 1, 0.4)
+        hint = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(COMMANDS)}"
+        return _fail(f"there is no command {words[0]!r}; {hint}")
+    try:
+        return importlib.import_module(f"reverie.cli.{words[0]}").main(words[1:])
+    except ReverieError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return 130
+
+
+def _fail(sentence: str) -> int:
+    print(f"reverie: {sentence}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

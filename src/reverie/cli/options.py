@@ -1,0 +1,23 @@
+"""Reads the options of a command from a dataclass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import tyro
+
+T = TypeVar("T")
+
+
+def parse(options: type[T], command: str, arguments: Sequence[str]) -> T:
+    """Fills a dataclass from command-line words.
+
+    A mistyped option ends the program with code 2 and names the nearest right ones; `--help` prints all of them.
+
+    Args:
+        options: dataclass whose docstrings are the help texts.
+        command: what stands before the options, e.g. `evaluate`.
+        arguments: the words after it.
+    """
+    return tyro.cli(options, prog=f"reverie {command}", args=list(arguments), config=(tyro.conf.OmitArgPrefixes,))

@@ -1,0 +1,120 @@
+"""reverie train AGENT --env ID: trains an agent, or goes on where a run was interrupted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, make_dataclass
+from pathlib import Path
+from typing import Any
+
+from reverie.cli.options import parse
+from reverie.errors import ConfigError
+from reverie.training.settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class EnvironmentOptions:
+    """The environment to learn in."""
+
+    env: str
+    """Gymnasium id, e.g. CartPole-v1; `module:Id` imports the module first."""
+    pixels: bool = False
+    """Observe rendered frames instead of the environment's observations."""
+    image_size: int | None = None
+    """Resize images to this side, in pixels."""
+    action_repeat: int = 1
+    """Environment frames an action."""
+    time_limit: int | None = None
+    """Truncate episodes after this many frames."""
+    run: Path | None = None
+    """Run folder; runs/<env>/<agent>/<seed> by default. The same command with the same folder resumes."""
+    checkpoint: str | None = None
+    """Go on from this checkpoint of the run instead of its newest."""
+    quiet: bool = False
+    """Print nothing but errors and the result."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command; returns the exit code."""
+    from reverie.agents.registry import AGENTS, check_config, config_class
+
+    if not arguments or arguments[0].startswith("-"):
+        if arguments and arguments[0] in ("-h", "--help"):
+            print(_usage(list(AGENTS)))
+            return 0
+        raise ConfigError(f"train needs an agent first: reverie train {next(iter(AGENTS))} --env CartPole-v1")
+    agent = arguments[0]
+    cls = config_class(agent)
+    options = parse(_options(cls), f"train {agent}", arguments[1:])
+    check_config(options.agent)
+    return _train(options.environment, options.settings, options.agent)
+
+
+def _usage(agents: list[str]) -> str:
+    return (
+        "usage: reverie train AGENT --env ID [options]\n\n"
+        f"agents: {', '.join(agents)}\n\n"
+        "  reverie train dreamer-v3 --env CartPole-v1\n"
+        "  reverie train dreamer-v3 --help      all options of this agent"
+    )
+
+
+def _options(config: type[Any]) -> type[Any]:
+    """The options of the command as one dataclass: environment, run and the agent's own."""
+    return make_dataclass(
+        "Options",
+        [
+            ("environment", EnvironmentOptions),
+            ("settings", TrainSettings, field(default_factory=TrainSettings)),
+            ("agent", config, field(default_factory=config)),
+        ],
+        namespace={"__doc__": f"Train {config.name}: {(config.__doc__ or '').splitlines()[0]}"},
+        frozen=True,
+    )
+
+
+def _train(environment: EnvironmentOptions, settings: TrainSettings, config: Any) -> int:
+    from reverie.envs import EnvironmentSource
+    from reverie.training.run_folder import default_path
+    from reverie.training.trainer import Trainer
+
+    source = EnvironmentSource(
+        environment.env,
+        environment.pixels,
+        environment.image_size,
+        environment.action_repeat,
+        environment.time_limit,
+    )
+    path = environment.run or default_path(source.name, config.name, settings.seed)
+    trainer = Trainer(config, settings, source, path, environment.checkpoint, visible=not environment.quiet)
+    try:
+        complete = trainer.run()
+    finally:
+        trainer.close()
+    if not complete:
+        print(f"stopped at step {trainer.env_steps:,}; repeat the command to go on")
+        return 130
+    _report(path)
+    return 0
+
+
+def _report(path: Path) -> None:
+    """Prints where everything is, and draws the learning curve."""
+    from reverie.training.curves import plot_learning_curves
+    from reverie.training.metrics import read_scores
+
+    scores = read_scores(path)
+    if scores:
+        last = scores[-1]
+        print(
+            f"evaluation        mean return {last['mean']:.1f} ± {last['std']:.1f} over {last['episodes']} episodes "
+            f"at step {last['env_steps']:,}"
+        )
+    print(f"run folder        {path}{os.sep}")
+    curve = path / "learning_curve.png"
+    plot_learning_curves([path], curve)
+    print(f"learning curve    {curve}")
+    videos = sorted((path / "videos").glob("open_loop_*.mp4"))
+    if videos:
+        print(f"dream video       {videos[-1]}")

@@ -1,0 +1,127 @@
+"""Times the update of an agent on random data."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from reverie.agents.imagination_agent import PHASE, ImaginationAgent
+from reverie.agents.registry import AgentConfig
+from reverie.spaces import ActionPart, Interface, ObservationPart
+
+INTERFACES = {
+    "vector": Interface((ObservationPart("vector", "vector", (24,)),), (ActionPart("action", "continuous", 6),)),
+    "image": Interface(
+        (ObservationPart("image", "image", (64, 64, 3)),), (ActionPart("action", "discrete", 1, (17,)),)
+    ),
+}
+"""The two interfaces for which the specification gives parameter counts and timings of other implementations."""
+
+
+@dataclass
+class Report:
+    """What was measured: seconds, floating-point operations, operations a second."""
+
+    median: float
+    fastest: float
+    phases: dict[str, float]
+    parameters: int
+    flops: float
+    matmul_rate: float
+    machine: str
+
+
+def random_batch(agent: ImaginationAgent, batch_size: int, length: int) -> dict[str, torch.Tensor]:
+    """A batch as the replay gives it, filled with random numbers, on the agent's device."""
+    device, rssm = agent.device, agent.world_model.rssm
+    shape = (batch_size, length + agent.replay_context)
+    batch: dict[str, torch.Tensor] = {}
+    for part in agent.interface.observations:
+        if part.kind == "image":
+            batch[part.name] = torch.randint(0, 256, (*shape, *part.shape), dtype=torch.uint8, device=device)
+        else:
+            batch[part.name] = torch.randn(*shape, *part.shape, device=device)
+    batch["action"] = torch.rand(*shape, agent.interface.action_width, device=device)
+    batch["reward"] = torch.randn(shape, device=device)
+    for flag in ("is_first", "is_last", "is_terminal"):
+        batch[flag] = torch.rand(shape, device=device) < 0.01
+    batch["deterministic"] = torch.rand(*shape, rssm.deterministic, device=device).half()
+    batch["stochastic"] = torch.randint(0, rssm.latent.classes, (*shape, rssm.latent.variables), device=device)
+    return batch
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype, side: int = 2048) -> float:
+    """Floating-point operations a second of a square matrix product, the best of ten."""
+    a = torch.randn(side, side, device=device).to(dtype)
+    fastest = float("inf")
+    for _ in range(10):
+        _wait(device)
+        start = time.perf_counter()
+        a @ a
+        _wait(device)
+        fastest = min(fastest, time.perf_counter() - start)
+    return 2 * side**3 / fastest
+
+
+def measure(
+    config: AgentConfig,
+    observation: Literal["vector", "image"],
+    device: torch.device,
+    dtype: torch.dtype,
+    updates: int,
+) -> Report:
+    """Times updates of an agent that `config` describes; the report's phases come from one profiled update."""
+    agent = config.build(INTERFACES[observation]).to(device)
+    agent.compute_dtype = dtype
+    agent.optimizer = config.build_optimizer(agent)
+    batch = random_batch(agent, config.batch_size, config.batch_length)
+    for _ in range(3):
+        agent.update(batch)
+    seconds = []
+    for _ in range(updates):
+        _wait(device)
+        start = time.perf_counter()
+        agent.update(batch)
+        _wait(device)
+        seconds.append(time.perf_counter() - start)
+    with FlopCounterMode(display=False) as counter:
+        agent.update(batch)
+    return Report(
+        statistics.median(seconds),
+        min(seconds),
+        _phases(agent, batch),
+        agent.count_parameters()["total"],
+        counter.get_total_flops(),
+        matmul_rate(device, dtype),
+        _machine(device, dtype),
+    )
+
+
+def _phases(agent: ImaginationAgent, batch: dict[str, torch.Tensor]) -> dict[str, float]:
+    """Seconds of each labelled phase in one update, as the host sees them."""
+    with profile(activities=[ProfilerActivity.CPU]) as recorded:
+        agent.update(batch)
+    return {
+        event.key.removeprefix(PHASE): event.cpu_time_total / 1e6
+        for event in recorded.key_averages()
+        if event.key.startswith(PHASE)
+    }
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _machine(device: torch.device, dtype: torch.dtype) -> str:
+    precision = str(dtype).removeprefix("torch.")
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, {precision}, PyTorch {torch.__version__}"
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads, {precision}, PyTorch {torch.__version__}"
