@@ -76,8 +76,8 @@ def check_config(config: AgentConfig) -> None:
     Raises:
         ConfigError: says which, and what was expected.
     """
-    positive = ("batch_size", "batch_length", "replay_ratio", "replay_capacity", "variables", "horizon", "blocks")
-    positive += ("learning_rate", "gradient_clip", "discount_horizon", "deterministic", "hidden", "classes", "units")
+    positive = {"batch_size", "batch_length", "replay_ratio", "replay_capacity", "variables", "horizon", "blocks"}
+    positive |= {"learning_rate", "gradient_clip", "discount_horizon", "deterministic", "hidden", "classes", "units"}
     for key, value in asdict(config).items():  # type: ignore[call-overload]
         if value is None or isinstance(value, str):
             continue

@@ -51,9 +51,15 @@ class ActorCriticSettings:
 
 @dataclass
 class Rollout:
-    """Imagined states [N, H + 1, ...], actions [N, H, A] and policy parameters [N, H, P] of N = B T starts."""
+    """What was imagined from N = B T starts, time first, so that a range of steps is one piece of memory.
 
-    states: LatentState
+    Attributes:
+        features: h and z of every state, [H + 1, N, F].
+        actions: [H, N, A].
+        parameters: of the policy's distributions, with gradient, [H, N, P].
+    """
+
+    features: Tensor
     actions: Tensor
     parameters: Tensor
 
@@ -97,11 +103,13 @@ class ActorCritic(nn.Module):
             start: N states, [N, ...].
             deterministic: most likely latents and actions instead of samples.
         """
+        features: list[Tensor] = []
         parameters: list[Tensor] = []
         actions: list[Tensor] = []
         through_dynamics = self.settings.estimator == "dynamics"
 
         def policy(feature: Tensor, step: int) -> Tensor:
+            features.append(feature)
             with torch.enable_grad():
                 parameters.append(self.actor(feature.detach()))
             chosen = parameters[-1] if through_dynamics else parameters[-1].detach()
@@ -110,7 +118,9 @@ class ActorCritic(nn.Module):
 
         with frozen(world_model), torch.set_grad_enabled(through_dynamics):
             states = world_model.rssm.imagine(policy, start.detach(), self.settings.horizon, deterministic)
-        return Rollout(states, torch.stack(actions, 1), torch.stack(parameters, 1))
+            features.append(states[-1].feature)
+            imagined = torch.stack(features), torch.stack(actions)
+        return Rollout(*imagined, torch.stack(parameters))
 
     def loss(
         self, world_model: WorldModel, rollout: Rollout, going_on: Tensor
@@ -128,30 +138,30 @@ class ActorCritic(nn.Module):
         """
         batch_shape, settings = going_on.shape, self.settings
         through_dynamics = settings.estimator == "dynamics"
-        feature = rollout.states.feature
+        feature = rollout.features
         with frozen(world_model), torch.set_grad_enabled(through_dynamics):
-            reward = world_model.reward.mean(world_model.reward(feature[:, 1:]))
+            reward = world_model.reward.mean(world_model.reward(feature[1:])).T
             continuation = self._continuation(world_model, feature, going_on)
         value_logits = self.critic(feature.detach())
-        slow_value = self.slow_critic.mean(self.slow_critic(feature[:, :-1].detach()))
+        slow_value = self.slow_critic.mean(self.slow_critic(feature[:-1].detach()))
         if through_dynamics:
             with frozen(self.critic):
-                value = self.critic.mean(self.critic(feature))
+                value = self.critic.mean(self.critic(feature)).T
         else:
-            value = self.critic.mean(value_logits.detach())
+            value = self.critic.mean(value_logits.detach()).T
         discount = continuation * settings.discount
         weight = (discount.cumprod(1) / settings.discount)[:, :-1].detach()
         returns = lambda_return(reward, discount[:, 1:], value[:, 1:], settings.mix)
         self.normalizer.update(returns)
         advantage = (returns - value[:, :-1]) / self.normalizer.scale
         policy = self.actor.distribution(rollout.parameters)
-        entropy = policy.entropy()
+        entropy = policy.entropy().T
         if through_dynamics:
             objective = advantage
         else:
-            objective = policy.log_probability(rollout.actions.detach()) * advantage.detach()
+            objective = policy.log_probability(rollout.actions.detach()).T * advantage.detach()
         policy_loss = -weight * (objective + settings.entropy * entropy)
-        value_loss = weight * self._value_loss(value_logits[:, :-1], returns, slow_value)
+        value_loss = weight * self._value_loss(value_logits[:-1], returns.T, slow_value).T
         terms = {"policy": policy_loss.mean(1).view(batch_shape), "value": value_loss.mean(1).view(batch_shape)}
         with torch.no_grad():
             metrics = {
@@ -168,7 +178,7 @@ class ActorCritic(nn.Module):
 
     def _continuation(self, world_model: WorldModel, feature: Tensor, going_on: Tensor) -> Tensor:
         """Continuation of all H + 1 imagined states: [N, H + 1]."""
-        probability = torch.sigmoid(world_model.continuation(feature))
+        probability = torch.sigmoid(world_model.continuation(feature)).T
         if self.settings.continue_value == "mode":
             probability = (probability > 0.5).float()
         if self.settings.start_continue == "true":
@@ -207,5 +217,6 @@ class ActorCritic(nn.Module):
     @torch.no_grad()
     def update_slow_critic(self) -> None:
         """Moves the slow critic towards the critic; call after the optimiser's step."""
-        slow, fast = list(self.slow_critic.parameters()), list(self.critic.parameters())
+        slow: list[Tensor] = list(self.slow_critic.parameters())
+        fast: list[Tensor] = list(self.critic.parameters())
         torch._foreach_lerp_(slow, fast, self.settings.slow_rate)

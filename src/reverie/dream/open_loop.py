@@ -81,7 +81,7 @@ def predict_open_loop(
     last = type(observed)(observed.deterministic[:, -1], observed.stochastic[:, -1])
     actions = batch["action"][:, context - 1 :]
     imagined = model.rssm.imagine(lambda feature, step: actions[:, step], last, steps - context)
-    feature = torch.cat([observed.feature, imagined.feature[:, 1:]], 1)
+    feature = torch.cat([observed.feature, torch.stack([state.feature for state in imagined[1:]], 1)], 1)
     prediction = model.decoder.predictions(model.decoder(feature))
     truth = {name: sequences[name] for name in prediction}
     going_on = torch.sigmoid(model.continuation(feature))

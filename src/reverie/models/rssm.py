@@ -118,7 +118,7 @@ class RSSM(nn.Module):
         dtype, steps = tokens.dtype, tokens.shape[1]
         keep = (~is_first).to(dtype).unsqueeze(-1)
         actions = self.cell.embed_action(previous_action.to(dtype) * keep).unbind(1)
-        first = self.posterior.linears[0]
+        first = self.posterior.first
         state_kernel = first.weight[:, : self.deterministic].T.to(dtype)
         from_tokens = tokens @ first.weight[:, self.deterministic :].T.to(dtype)
         if first.bias is not None:
@@ -154,7 +154,7 @@ class RSSM(nn.Module):
 
     def imagine(
         self, policy: Callable[[Tensor, int], Tensor], state: LatentState, horizon: int, deterministic: bool = False
-    ) -> LatentState:
+    ) -> list[LatentState]:
         """A rollout in latent space.
 
         Args:
@@ -164,13 +164,11 @@ class RSSM(nn.Module):
             deterministic: take most likely latents instead of samples.
 
         Returns:
-            H + 1 states [N, H + 1, ...], the first being `state`.
+            H + 1 states [N, ...], the first being `state`.
         """
         kernels = self.cell.prepare(state.deterministic.dtype)
         states = [state]
         for step in range(horizon):
             state = self.imagine_step(state, policy(state.feature, step), kernels, deterministic)
             states.append(state)
-        return LatentState(
-            torch.stack([s.deterministic for s in states], 1), torch.stack([s.stochastic for s in states], 1)
-        )
+        return states

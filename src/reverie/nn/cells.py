@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from reverie.nn.layers import BlockLinear, Initialiser, Linear, NormActivation
+from reverie.ops.gates import gated_update
 
 
 def _bound(action: Tensor) -> Tensor:
@@ -77,11 +78,9 @@ class BlockGRU(nn.Module):
         blocked = deterministic.unflatten(-1, (self.blocks, -1)).transpose(0, 1)
         from_own = torch.bmm(blocked, own_kernel).transpose(0, 1).flatten(1)
         from_shared = torch.addmm(self.hidden.bias.to(shared.dtype), shared, shared_kernel)
-        x = self.norm_hidden(from_shared + from_own)
-        gates = self.gates(x).unflatten(-1, (self.blocks, 3, -1))
-        reset, candidate, update = (gate.flatten(-2) for gate in gates.unbind(-2))
-        candidate = torch.tanh(torch.sigmoid(reset) * candidate)
-        return torch.lerp(deterministic, candidate, torch.sigmoid(update - 1))
+        x = self.norm_hidden(from_shared + from_own).unflatten(-1, (self.blocks, -1)).transpose(0, 1)
+        reset, candidate, update = self.gates.blockwise(x).chunk(3, -1)
+        return gated_update(blocked, reset, candidate, update).transpose(0, 1).flatten(1)
 
 
 class NormGRU(nn.Module):
@@ -119,6 +118,4 @@ class NormGRU(nn.Module):
         """One step: h [N, D], z [N, S C], action embedding [N, hidden] -> next h [N, D]."""
         x = self.norm_input(torch.addmm(action_embedding, stochastic, kernels[0]))
         gates = self.norm_gates(self.gates(torch.cat([deterministic, x], -1)).float()).to(x.dtype)
-        reset, candidate, update = gates.chunk(3, -1)
-        candidate = torch.tanh(torch.sigmoid(reset) * candidate)
-        return torch.lerp(deterministic, candidate, torch.sigmoid(update - 1))
+        return gated_update(deterministic, *gates.chunk(3, -1))

@@ -130,7 +130,8 @@ class Decoder(nn.Module):
         self.image_groups = group_images(parts)
         self.images = nn.ModuleList()
         for group in self.image_groups:
-            shape = (*group[0].shape[:2], sum(part.shape[2] for part in group))
+            height, width, _ = group[0].shape
+            shape = (height, width, sum(part.shape[2] for part in group))
             if network == "pooled":
                 self.images.append(PooledImageDecoder(shape, deterministic, stochastic, depth, units, blocks, hidden))
             else:

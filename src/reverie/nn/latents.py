@@ -45,7 +45,9 @@ class CategoricalLatent:
         Returns:
             [..., S C] in the dtype of `logits`.
         """
-        probabilities = self.log_probabilities(logits).exp()
+        probabilities = distributions.mixed_probabilities(
+            logits.unflatten(-1, (self.variables, self.classes)), self.uniform_mix
+        )
         index = self._choose(probabilities.detach(), deterministic)
         if probabilities.requires_grad:
             return distributions.straight_through(index, probabilities).flatten(-2).to(logits.dtype)

@@ -95,8 +95,12 @@ class BlockLinear(nn.Module):
         """[..., inputs] -> [..., outputs], block after block."""
         lead = x.shape[:-1]
         blocked = x.reshape(-1, self.blocks, self.weight.shape[1]).transpose(0, 1)
-        y = torch.bmm(blocked, self.weight.to(x.dtype)).transpose(0, 1)
-        return y.reshape(*lead, -1) + self.bias.to(x.dtype)
+        return self.blockwise(blocked).transpose(0, 1).reshape(*lead, -1)
+
+    def blockwise(self, x: Tensor) -> Tensor:
+        """The same for inputs and outputs with the blocks first: [blocks, N, inputs / blocks] -> [blocks, N, ...]."""
+        bias = self.bias.view(self.blocks, 1, -1).to(x.dtype)
+        return torch.baddbmm(bias, x, self.weight.to(x.dtype))
 
 
 class NormActivation(nn.Module):
@@ -130,6 +134,13 @@ class MLP(nn.Module):
         )
         self.norms = nn.ModuleList(NormActivation(units, norm) for _ in range(layers))
         self.outputs = units if layers else inputs
+
+    @property
+    def first(self) -> Linear:
+        """The layer that sees the input, for callers that split it over parts of the input."""
+        layer = self.linears[0]
+        assert isinstance(layer, Linear)
+        return layer
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., inputs] -> [..., units]."""

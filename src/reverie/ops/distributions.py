@@ -16,10 +16,15 @@ def mixed_log_probabilities(logits: Tensor, uniform_mix: float) -> Tensor:
 
     The mixture keeps every class possible, so that no KL divergence grows without bound.
     """
-    log_probability = logits.float().log_softmax(-1)
     if uniform_mix == 0:
-        return log_probability
-    return torch.log((1 - uniform_mix) * log_probability.exp() + uniform_mix / logits.shape[-1])
+        return logits.float().log_softmax(-1)
+    return torch.log(mixed_probabilities(logits, uniform_mix))
+
+
+def mixed_probabilities(logits: Tensor, uniform_mix: float) -> Tensor:
+    """(1 - m) softmax(logits) + m / C over the last axis, float32: [..., C] -> [..., C]."""
+    probability = logits.float().softmax(-1)
+    return probability if uniform_mix == 0 else probability * (1 - uniform_mix) + uniform_mix / logits.shape[-1]
 
 
 def sample_index(probabilities: Tensor) -> Tensor:

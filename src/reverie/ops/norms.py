@@ -18,12 +18,13 @@ class _RMSNormSiLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, epsilon: float) -> Tensor:
         wide = x.float()
-        factor = torch.rsqrt(wide.square().mean(-1, keepdim=True) + epsilon)
+        norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+        factor = torch.rsqrt(norm.square() / x.shape[-1] + epsilon)
         ctx.save_for_backward(x, scale, factor)
-        return torch.nn.functional.silu(wide * factor * scale).to(x.dtype)
+        return torch.nn.functional.silu((wide * factor).mul_(scale), inplace=True).to(x.dtype)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         x, scale, factor = ctx.saved_tensors
         normalised = x.float() * factor
         inner = torch.ops.aten.silu_backward(gradient.float(), normalised * scale)

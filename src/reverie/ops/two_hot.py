@@ -76,7 +76,7 @@ class _TwoHotCrossEntropy(torch.autograd.Function):
         return normaliser.squeeze(-1) * targets - (chosen * weight).sum(-1)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         logits, normaliser, index, weight = ctx.saved_tensors
         probability = (logits - normaliser).exp_()
         probability *= weight.sum(-1, keepdim=True) * gradient.unsqueeze(-1)

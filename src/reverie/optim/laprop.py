@@ -57,11 +57,11 @@ class LaProp:
     @torch.no_grad()
     def step(self) -> dict[str, Tensor]:
         """Updates the parameters in place; metrics `optimizer/gradient_norm` and `optimizer/clipped`."""
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
-        norms = torch.stack(torch._foreach_norm(gradients))
-        sizes = torch.stack(torch._foreach_norm(self.parameters))
+        raw = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
+        norms = torch.stack(list(torch._foreach_norm(raw)))
+        sizes = torch.stack(list(torch._foreach_norm(self.parameters)))
         excess = norms / (self.clip * sizes.clamp(min=self.minimum_norm))
-        gradients = torch._foreach_mul(gradients, (1 / excess.clamp(min=1)).unbind())
+        gradients = torch._foreach_mul(raw, (1 / excess.clamp(min=1)).unbind())
         warm = (self.count / self.warmup).clamp(max=1) if self.warmup else torch.ones_like(self.count)
         self.count += 1
         torch._foreach_mul_(self.square, self.beta2)
