@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -18,7 +19,7 @@ import gymnasium
 import torch
 
 from reverie.agents.imagination_agent import ImaginationAgent, PolicyState
-from reverie.agents.registry import make_config
+from reverie.agents.registry import config_class, make_config
 from reverie.dream.open_loop import OpenLoop, choose_sequences, predict_open_loop
 from reverie.envs import EnvironmentAdapter, EnvironmentSource
 from reverie.errors import ConfigError
@@ -44,6 +45,7 @@ class Learner:
         image_size: resize images to this side, or (height, width).
         action_repeat: environment frames an action.
         time_limit: truncate episodes after this many frames.
+        preset: `paper`, or `quick` for small tasks on a CPU (`PRESETS` in the agent's file).
         settings: fields of `TrainSettings` and of the agent's configuration, e.g. `size="12m"`, `num_envs=8`.
 
     Raises:
@@ -64,6 +66,7 @@ class Learner:
         image_size: int | tuple[int, int] | None = None,
         action_repeat: int = 1,
         time_limit: int | None = None,
+        preset: str = "paper",
         **settings: Any,
     ) -> None:
         self.source = (
@@ -76,7 +79,7 @@ class Learner:
         self._settings |= {"seed": seed, "device": device}
         if self.source.kind == "object":
             self._settings.setdefault("num_envs", 1)
-        self.config = make_config(self.agent_name, {k: v for k, v in settings.items() if k not in own})
+        self.config = make_config(self.agent_name, _agent_settings(self.agent_name, settings, own), preset)
         self.run_folder = Path(run) if run else default_path(self.source.name, self.agent_name, seed)
         self.adapter: EnvironmentAdapter = self.source.make()
         self.interface = self.adapter.interface
@@ -158,6 +161,17 @@ class Learner:
     def close(self) -> None:
         """Closes the environment used for translation."""
         self.adapter.close()
+
+
+def _agent_settings(agent: str, settings: dict[str, Any], own: set[str]) -> dict[str, Any]:
+    """The settings that are not the run's own; a name that is neither's is refused."""
+    known = own | {field.name for field in fields(config_class(agent))}
+    for key in settings:
+        if key not in known:
+            close = difflib.get_close_matches(key, sorted(known), 1, 0.4)
+            hint = f"did you mean {close[0]!r}?" if close else "see TrainSettings and the agent's configuration"
+            raise ConfigError(f"{agent} has no setting {key!r}; {hint}")
+    return {key: value for key, value in settings.items() if key not in own}
 
 
 class DreamerV3(Learner):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from reverie.agents.imagination_agent import ImaginationAgent
 from reverie.behaviors.actor_critic import ActorCritic, ActorCriticSettings
@@ -40,6 +40,19 @@ SIZES = {
     "400m": Size(12288, 1536, 96, 96, 1536),
 }
 """`100k` is ours, for tasks like CartPole on a CPU; the others are the paper's."""
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "quick": {
+        "size": "100k",
+        "batch_length": 32,
+        "replay_ratio": 128.0,
+        "warmup_steps": 500,
+        "learning_rate": 1e-3,
+        "learning_rate_warmup": 100,
+    },
+}
+"""`quick` is ours: small tasks on a CPU in minutes. benchmarks/README.md has what it reaches."""
 
 
 @dataclass(frozen=True)

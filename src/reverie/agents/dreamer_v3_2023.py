@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from reverie.agents.imagination_agent import ImaginationAgent
 from reverie.behaviors.actor_critic import ActorCritic, ActorCriticSettings
@@ -37,6 +37,8 @@ SIZES = {
     "xl": Size(4096, 1024, 96, 5),
 }
 """`nano` is ours, for small tasks on a CPU; the others are the paper's."""
+
+PRESETS: dict[str, dict[str, Any]] = {"paper": {}}
 
 
 @dataclass(frozen=True)

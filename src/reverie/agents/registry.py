@@ -52,8 +52,25 @@ def config_class(name: str) -> type[Any]:
     return getattr(importlib.import_module(module), attribute)
 
 
-def make_config(name: str, values: Mapping[str, Any]) -> Any:
-    """A configuration from plain values, checked.
+def presets(name: str) -> dict[str, dict[str, Any]]:
+    """Named sets of values of an agent; `paper` is empty, for the defaults are the paper's."""
+    return importlib.import_module(config_class(name).__module__).PRESETS
+
+
+def preset_values(name: str, preset: str) -> dict[str, Any]:
+    """The values of one preset.
+
+    Raises:
+        ConfigError: the agent has no preset of that name.
+    """
+    known = presets(name)
+    if preset not in known:
+        raise ConfigError(f"{name} has no preset {preset!r}; choose one of {', '.join(known)}")
+    return known[preset]
+
+
+def make_config(name: str, values: Mapping[str, Any], preset: str = "paper") -> Any:
+    """A configuration from plain values on top of a preset, checked.
 
     Raises:
         ConfigError: an unknown setting (the nearest right one is named) or a value that cannot work.
@@ -65,7 +82,7 @@ def make_config(name: str, values: Mapping[str, Any]) -> Any:
             close = difflib.get_close_matches(key, known, 1, 0.4)
             hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(known)}"
             raise ConfigError(f"{name} has no setting {key!r}; {hint}")
-    config = cls(**values)
+    config = cls(**{**preset_values(name, preset), **values})
     check_config(config)
     return config
 

@@ -142,13 +142,15 @@ class ActorCritic(nn.Module):
         with frozen(world_model), torch.set_grad_enabled(through_dynamics):
             reward = world_model.reward.mean(world_model.reward(feature[1:])).T
             continuation = self._continuation(world_model, feature, going_on)
-        value_logits = self.critic(feature.detach())
+        value_logits = self.critic(feature[:-1].detach())
         slow_value = self.slow_critic.mean(self.slow_critic(feature[:-1].detach()))
         if through_dynamics:
             with frozen(self.critic):
                 value = self.critic.mean(self.critic(feature)).T
         else:
-            value = self.critic.mean(value_logits.detach()).T
+            with torch.no_grad():
+                last = self.critic.mean(self.critic(feature[-1:]))
+                value = torch.cat([self.critic.mean(value_logits), last]).T
         discount = continuation * settings.discount
         weight = (discount.cumprod(1) / settings.discount)[:, :-1].detach()
         returns = lambda_return(reward, discount[:, 1:], value[:, 1:], settings.mix)
@@ -161,7 +163,7 @@ class ActorCritic(nn.Module):
         else:
             objective = policy.log_probability(rollout.actions.detach()).T * advantage.detach()
         policy_loss = -weight * (objective + settings.entropy * entropy)
-        value_loss = weight * self._value_loss(value_logits[:-1], returns.T, slow_value).T
+        value_loss = weight * self._value_loss(value_logits, returns.T, slow_value).T
         terms = {"policy": policy_loss.mean(1).view(batch_shape), "value": value_loss.mean(1).view(batch_shape)}
         with torch.no_grad():
             metrics = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,8 @@ class EvaluateOptions:
 def main(arguments: Sequence[str]) -> int:
     """Runs the command; returns the exit code."""
     options = parse(EvaluateOptions, "evaluate", arguments)
-    from rich.progress import track
+    from rich.console import Console
+    from rich.progress import Progress
 
     import reverie
     from reverie.errors import ConfigError
@@ -42,15 +44,16 @@ def main(arguments: Sequence[str]) -> int:
     if options.episodes < 1:
         raise ConfigError(f"episodes must be at least 1, got {options.episodes}")
     learner = reverie.load(options.path, checkpoint=options.checkpoint, device=options.device)
-    bar = iter(track(range(options.episodes), description="episodes", transient=True))
-    result = evaluate(
-        learner.agent,
-        learner.source,
-        options.episodes,
-        options.seed,
-        options.deterministic,
-        progress=lambda done: next(bar, None) and None,
-    )
+    with Progress(console=Console(file=sys.stderr), transient=True) as bar:
+        task = bar.add_task("episodes", total=options.episodes)
+        result = evaluate(
+            learner.agent,
+            learner.source,
+            options.episodes,
+            options.seed,
+            options.deterministic,
+            progress=lambda done: bar.update(task, completed=done),
+        )
     for index, (total, length) in enumerate(zip(result.returns, result.lengths, strict=True)):
         print(f"episode {index:>3}   return {total:>10.2f}   length {length:>6}")
     print(f"mean return {result.mean:.2f} ± {result.standard_deviation:.2f} over {len(result.returns)} episodes")

@@ -27,7 +27,7 @@ commands:
 {commands}
 
 examples:
-  reverie train dreamer-v3 --env CartPole-v1
+  reverie train dreamer-v3 --env CartPole-v1 --preset quick
   reverie train dreamer-v3 --env Pendulum-v1 --steps 50000 --size 1m --seed 3
   reverie evaluate runs/CartPole-v1/dreamer-v3/0
   reverie dream runs/CartPole-v1/dreamer-v3/0
@@ -53,6 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return importlib.import_module(f"reverie.cli.{words[0]}").main(words[1:])
     except ReverieError as error:
         return _fail(str(error))
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"the system refused to read or write ({where}{error.strerror or error}); mend that and try again")
     except KeyboardInterrupt:
         return 130
 

@@ -29,6 +29,8 @@ class EnvironmentOptions:
     """Truncate episodes after this many frames."""
     run: Path | None = None
     """Run folder; runs/<env>/<agent>/<seed> by default. The same command with the same folder resumes."""
+    preset: str = "paper"
+    """Defaults of the agent's options: paper, or quick for small tasks on a CPU in minutes."""
     checkpoint: str | None = None
     """Go on from this checkpoint of the run instead of its newest."""
     quiet: bool = False
@@ -37,7 +39,7 @@ class EnvironmentOptions:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command; returns the exit code."""
-    from reverie.agents.registry import AGENTS, check_config, config_class
+    from reverie.agents.registry import AGENTS, check_config, config_class, preset_values
 
     if not arguments or arguments[0].startswith("-"):
         if arguments and arguments[0] in ("-h", "--help"):
@@ -46,7 +48,8 @@ def main(arguments: Sequence[str]) -> int:
         raise ConfigError(f"train needs an agent first: reverie train {next(iter(AGENTS))} --env CartPole-v1")
     agent = arguments[0]
     cls = config_class(agent)
-    options = parse(_options(cls), f"train {agent}", arguments[1:])
+    preset, words = _take_preset(arguments[1:])
+    options = parse(_options(cls, cls(**preset_values(agent, preset))), f"train {agent}", words)
     check_config(options.agent)
     return _train(options.environment, options.settings, options.agent)
 
@@ -55,19 +58,30 @@ def _usage(agents: list[str]) -> str:
     return (
         "usage: reverie train AGENT --env ID [options]\n\n"
         f"agents: {', '.join(agents)}\n\n"
-        "  reverie train dreamer-v3 --env CartPole-v1\n"
+        "  reverie train dreamer-v3 --env CartPole-v1 --preset quick\n"
         "  reverie train dreamer-v3 --help      all options of this agent"
     )
 
 
-def _options(config: type[Any]) -> type[Any]:
+def _take_preset(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """Finds `--preset NAME`, because it changes the defaults that all other options are read with."""
+    words = list(arguments)
+    for index, word in enumerate(words):
+        if word.startswith("--preset="):
+            return word.partition("=")[2], words[:index] + words[index + 1 :]
+        if word == "--preset" and index + 1 < len(words):
+            return words[index + 1], words[:index] + words[index + 2 :]
+    return "paper", words
+
+
+def _options(config: type[Any], defaults: Any) -> type[Any]:
     """The options of the command as one dataclass: environment, run and the agent's own."""
     return make_dataclass(
         "Options",
         [
             ("environment", EnvironmentOptions),
             ("settings", TrainSettings, field(default_factory=TrainSettings)),
-            ("agent", config, field(default_factory=config)),
+            ("agent", config, field(default=defaults)),
         ],
         namespace={"__doc__": f"Train {config.name}: {(config.__doc__ or '').splitlines()[0]}"},
         frozen=True,

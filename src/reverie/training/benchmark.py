@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from reverie.agents.imagination_agent import PHASE, ImaginationAgent
 from reverie.agents.registry import AgentConfig
 from reverie.spaces import ActionPart, Interface, ObservationPart
+from reverie.training.memory import keep_freed_memory
 
 INTERFACES = {
     "vector": Interface((ObservationPart("vector", "vector", (24,)),), (ActionPart("action", "continuous", 6),)),
@@ -78,6 +79,7 @@ def measure(
     updates: int,
 ) -> Report:
     """Times updates of an agent that `config` describes; the report's phases come from one profiled update."""
+    keep_freed_memory()
     agent = config.build(INTERFACES[observation]).to(device)
     agent.compute_dtype = dtype
     agent.optimizer = config.build_optimizer(agent)

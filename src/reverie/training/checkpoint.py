@@ -1,7 +1,8 @@
 """Checkpoints: complete or not there, checked before they are used, and never a pickle.
 
 A checkpoint is a folder `checkpoints/<env_steps>/` of safetensors and JSON files with a `manifest.json` that holds the
-size and SHA-256 of every other file. It is written beside its final place, synchronised to disk and renamed.
+size and SHA-256 of every other file. It is written beside its final place, synchronised to disk and renamed. What is
+to be deleted is renamed first. So a kill leaves whole checkpoints and folders whose names begin with a dot.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from reverie.errors import CheckpointError, ReverieError
@@ -22,12 +24,19 @@ from reverie.training.files import read_json, sha256, synchronise_folder, write_
 
 FOLDER = "checkpoints"
 MANIFEST = "manifest.json"
+PARTIAL, REPLACED = ".partial-", ".replaced-"
 KEPT = 2
+NAME_DIGITS = 12
 
 
 def digest(value: Mapping[str, Any]) -> str:
     """A short fingerprint of plain JSON data."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def checkpoint_name(env_steps: int) -> str:
+    """Name of the checkpoint after so many environment steps; names sort like numbers."""
+    return f"{env_steps:0{NAME_DIGITS}d}"
 
 
 class Checkpoints:
@@ -58,23 +67,38 @@ class Checkpoints:
         Raises:
             OSError: e.g. no space is left; earlier checkpoints are untouched.
         """
-        name = f"{env_steps:012d}"
+        name = checkpoint_name(env_steps)
         self.folder.mkdir(exist_ok=True)
-        for old in self.folder.glob(".partial-*"):
-            shutil.rmtree(old)
-        partial = self.folder / f".partial-{name}"
+        self.recover()
+        final, partial, replaced = (self.folder / f"{prefix}{name}" for prefix in ("", PARTIAL, REPLACED))
         partial.mkdir()
         try:
             self._fill(partial, tensors, state)
-            final = self.folder / name
             if final.exists():
-                shutil.rmtree(final)
+                final.rename(replaced)
             partial.rename(final)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
-        synchronise_folder(self.folder)
+            synchronise_folder(self.folder)
+        finally:
+            self.recover()
         return name
+
+    def recover(self) -> None:
+        """Removes what a write that was cut short left, and puts back the checkpoint that it was about to replace."""
+        for replaced in self.folder.glob(f"{REPLACED}*"):
+            final = self.folder / replaced.name.removeprefix(REPLACED)
+            if final.exists():
+                self._remove(replaced)
+            else:
+                replaced.rename(final)
+        for partial in self.folder.glob(f"{PARTIAL}*"):
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def _remove(self, folder: Path) -> None:
+        """Deletes a folder so that a kill in the middle leaves no half of a checkpoint."""
+        partial = self.folder / f"{PARTIAL}removed-{folder.name}"
+        shutil.rmtree(partial, ignore_errors=True)
+        folder.rename(partial)
+        shutil.rmtree(partial, ignore_errors=True)
 
     def _fill(self, folder: Path, tensors: Mapping[str, Mapping[str, torch.Tensor]], state: Mapping[str, Any]) -> None:
         for stem, values in tensors.items():
@@ -89,60 +113,67 @@ class Checkpoints:
         """Deletes all but the newest checkpoints and returns the names of those kept."""
         names = self.names()
         for name in names[:-KEPT]:
-            shutil.rmtree(self.folder / name)
+            self._remove(self.folder / name)
         return names[-KEPT:]
 
     def forget_after(self, name: str) -> None:
         """Deletes the checkpoints that are newer than `name`, when a run goes on from an earlier one."""
         for other in self.names():
             if other > name:
-                shutil.rmtree(self.folder / other)
+                self._remove(self.folder / other)
 
-    def read(self, name: str) -> tuple[Path, dict[str, Any]]:
+    def read(self, name: str, restore: Callable[[dict[str, Any]], None]) -> tuple[Path, dict[str, Any]]:
         """Checks a checkpoint and returns its folder and JSON state.
+
+        Args:
+            name: the checkpoint.
+            restore: brings back what lies outside the checkpoint's folder from the JSON state, or raises
+                CheckpointError.
 
         Raises:
             CheckpointError: a file is missing, truncated or corrupted, or it belongs to another configuration; the
                 message says which file, and names an earlier checkpoint that is whole.
         """
         try:
-            self._check(name)
+            state = self._check(name, restore)
         except CheckpointError as error:
-            raise CheckpointError(f"{error}; {self._alternative(name)}") from error
-        folder = self.folder / name
-        return folder, read_json(folder / "state.json")
+            sentence = str(error).rstrip(".")
+            raise CheckpointError(f"{sentence}; {self._alternative(name, restore)}") from error
+        return self.folder / name, state
 
-    def _check(self, name: str) -> None:
+    def _check(self, name: str, restore: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
         folder = self.folder / name
         if not folder.is_dir():
             raise CheckpointError(f"there is no checkpoint {name} in {self.folder}")
         try:
             manifest = read_json(folder / MANIFEST)
-            files, fingerprint = manifest["files"], manifest["configuration"]
-        except (ReverieError, KeyError, TypeError) as error:
+            fingerprint = manifest["configuration"]
+            files = [(file, expected["bytes"], expected["sha256"]) for file, expected in manifest["files"].items()]
+        except (ReverieError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"checkpoint {folder} is damaged: its {MANIFEST} cannot be read") from error
-        for file, expected in files.items():
+        for file, bytes_, digits in files:
             path = folder / file
             if not path.is_file():
                 raise CheckpointError(f"checkpoint {folder} is damaged: {file} is missing")
             size = path.stat().st_size
-            if size != expected["bytes"]:
-                raise CheckpointError(
-                    f"checkpoint {folder} is damaged: {file} has {size} bytes instead of {expected['bytes']}"
-                )
-            if sha256(path) != expected["sha256"]:
+            if size != bytes_:
+                raise CheckpointError(f"checkpoint {folder} is damaged: {file} has {size} bytes instead of {bytes_}")
+            if sha256(path) != digits:
                 raise CheckpointError(f"checkpoint {folder} is damaged: the content of {file} was altered")
         if fingerprint != self.fingerprint:
             raise CheckpointError(
                 f"checkpoint {folder} belongs to another configuration ({fingerprint} there, {self.fingerprint} here)"
             )
+        state = read_json(folder / "state.json")
+        restore(state)
+        return state
 
-    def _alternative(self, name: str) -> str:
+    def _alternative(self, name: str, restore: Callable[[dict[str, Any]], None]) -> str:
         for other in reversed(self.names()):
             if other == name:
                 continue
             try:
-                self._check(other)
+                self._check(other, restore)
             except CheckpointError:
                 continue
             return f"checkpoint {other} is whole: go on from it with --checkpoint {other}"
@@ -150,8 +181,15 @@ class Checkpoints:
 
 
 def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Writes a safetensors file and synchronises it to disk."""
-    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path)
+    """Writes a safetensors file and synchronises it to disk.
+
+    Raises:
+        OSError: e.g. no space is left.
+    """
+    try:
+        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path)
+    except SafetensorError as error:
+        raise OSError(f"{path.name}: {error}") from error
     with path.open("rb") as file:
         os.fsync(file.fileno())
 

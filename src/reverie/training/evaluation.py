@@ -11,6 +11,7 @@ import torch
 
 from reverie.agents.imagination_agent import ImaginationAgent, PolicyState
 from reverie.envs import EnvironmentPool, EnvironmentSource, Steps, make_pool
+from reverie.errors import ConfigError
 
 MAX_PARALLEL = 16
 EVALUATION_SEED = 1_000_003
@@ -102,7 +103,7 @@ def play(
         action, state = act(agent, steps, state, deterministic)
         if record > len(result.episodes):
             for e in np.flatnonzero((quota > 0) & (np.array([len(r) for r in rows]) < RECORDED_STEPS)):
-                rows[e].append(_row(steps, action, e))
+                rows[e].append(_row(steps, action, int(e)))
         for e in np.flatnonzero(steps.is_last & (quota > 0)):
             quota[e] -= 1
             result.returns.append(float(totals[e]))
@@ -133,7 +134,13 @@ def evaluate(
     record: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
-    """Plays episodes in fresh environments without touching the random state of a run; see `play`."""
+    """Plays episodes in fresh environments without touching the random state of a run; see `play`.
+
+    Raises:
+        ConfigError: no episode is wanted, or the seed is negative.
+    """
+    if episodes < 1 or seed < 0:
+        raise ConfigError(f"episodes must be at least 1 and the seed not negative, got {episodes} and {seed}")
     num_envs = 1 if source.kind == "object" else min(episodes, MAX_PARALLEL)
     devices = [agent.device] if agent.device.type == "cuda" else []
     with torch.random.fork_rng(devices), make_pool(source, num_envs, seed + EVALUATION_SEED) as pool:

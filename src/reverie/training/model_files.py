@@ -84,7 +84,10 @@ def load_model(path: Path, device: torch.device, checkpoint: str = "best") -> tu
     try:
         config = make_config(description["agent"], description["agent_config"])
         interface = Interface.from_json(description["interface"])
-    except (KeyError, TypeError, ReverieError) as error:
+        missing = {"environment", "seed"} - description.keys()
+        if missing:
+            raise KeyError(*missing)
+    except (KeyError, TypeError, AttributeError, ReverieError) as error:
         raise CheckpointError(f"{config_file} does not describe an agent of this version ({error})") from error
     agent = config.build(interface).to(device)
     agent.load(weights)

@@ -14,6 +14,9 @@ from reverie.errors import RunFolderError
 from reverie.training.files import read_json, write_json
 
 CONFIG_FILE = "config.json"
+LOCK_FILE = ".lock"
+LEFTOVER = re.compile(r"\..+\.\d+\.[0-9a-f]{8}\.tmp")
+"""Name of what a kill in the middle of `write_atomic` leaves."""
 
 
 class RunFolder:
@@ -23,20 +26,33 @@ class RunFolder:
         path: the folder; made if it is not there.
 
     Raises:
-        RunFolderError: it cannot be made or written, or another process trains in it.
+        RunFolderError: it cannot be made or written, holds other things, or another process trains in it.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock: IO[str] | None = (self.path / ".lock").open("a")
-        except (PermissionError, NotADirectoryError, FileExistsError) as error:
+            self._refuse_other_things()
+            self._lock: IO[str] | None = (self.path / LOCK_FILE).open("a")
+        except OSError as error:
             raise RunFolderError(
                 f"the run folder {self.path} cannot be written ({error.strerror or error}); "
                 f"choose a folder of your own with --run"
             ) from error
         self._take_lock()
+        for entry in self.path.iterdir():
+            if LEFTOVER.fullmatch(entry.name):
+                entry.unlink()
+
+    def _refuse_other_things(self) -> None:
+        """A folder without a run must be empty but for what a run that was killed at its beginning leaves."""
+        if (self.path / CONFIG_FILE).exists():
+            return
+        if any(entry.name != LOCK_FILE and not LEFTOVER.fullmatch(entry.name) for entry in self.path.iterdir()):
+            raise RunFolderError(
+                f"{self.path} is not empty and holds no run (no {CONFIG_FILE}); choose a new folder with --run"
+            )
 
     def _take_lock(self) -> None:
         if os.name != "posix":
@@ -47,6 +63,7 @@ class RunFolder:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            self.close()
             raise RunFolderError(
                 f"another process is training in {self.path}; wait for it, stop it, or choose another --run"
             ) from error
@@ -70,6 +87,8 @@ class RunFolder:
         path = self.path / CONFIG_FILE
         if path.exists():
             stored = read_json(path)
+            if not isinstance(stored, dict):
+                raise RunFolderError(f"{path} does not describe a run; restore it or choose another folder with --run")
             if stored.get("agent") != config["agent"]:
                 raise RunFolderError(
                     f"{self.path} holds a run of {stored.get('agent')!r}, not of {config['agent']!r}; "
@@ -77,10 +96,6 @@ class RunFolder:
                 )
             for section, values in identity.items():
                 _compare(self.path, section, stored.get(section, {}), json.loads(json.dumps(values)))
-        elif any(entry.name != ".lock" for entry in self.path.iterdir()):
-            raise RunFolderError(
-                f"{self.path} is not empty and holds no run (no {CONFIG_FILE}); choose a new folder with --run"
-            )
         write_json(path, {"version": reverie.__version__, **config})
 
 

@@ -12,6 +12,16 @@ MAY_CHANGE |= {"evaluation_episodes", "log_every", "videos"}
 """Settings that may differ when a run is resumed; all others make it another run."""
 
 
+def check_seed(seed: int) -> None:
+    """Refuses seeds that not every random generator takes.
+
+    Raises:
+        ConfigError: the seed is negative or has more than 32 bits.
+    """
+    if not 0 <= seed < 2**32:
+        raise ConfigError(f"seed must be between 0 and 4294967295, got {seed}")
+
+
 @dataclass(frozen=True)
 class TrainSettings:
     """How long and how to train."""
@@ -47,8 +57,11 @@ class TrainSettings:
         for name in ("steps", "num_envs", "evaluation_episodes", "log_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.checkpoint_minutes < 0:
+        if not self.checkpoint_minutes >= 0:
             raise ConfigError(f"checkpoint_minutes must not be negative, got {self.checkpoint_minutes}")
+        if self.evaluate_every is not None and self.evaluate_every < 0:
+            raise ConfigError(f"evaluate_every must not be negative, got {self.evaluate_every}")
+        check_seed(self.seed)
         if self.threads is not None and self.threads < 1:
             raise ConfigError(f"threads must be at least 1, got {self.threads}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import signal
 import threading
 import time
@@ -16,13 +17,14 @@ import torch
 from reverie.agents.registry import AgentConfig
 from reverie.dream.open_loop import choose_sequences, open_loop_frames, predict_open_loop, save_open_loop
 from reverie.envs import EnvironmentSource, make_pool
-from reverie.errors import ReverieError, RunFolderError
+from reverie.errors import EnvironmentProblem, ReverieError, RunFolderError
 from reverie.replay import SequenceReplay
-from reverie.training.checkpoint import Checkpoints, digest, read_tensors
+from reverie.training.checkpoint import NAME_DIGITS, Checkpoints, checkpoint_name, digest, read_tensors
 from reverie.training.collector import Collector, replay_fields
 from reverie.training.device import choose_device, choose_precision
 from reverie.training.evaluation import Evaluation, evaluate
-from reverie.training.metrics import MetricWriter, append_scores, read_scores, truncate_scores
+from reverie.training.memory import keep_freed_memory
+from reverie.training.metrics import MetricWriter, append_scores, truncate_scores
 from reverie.training.model_files import save_model
 from reverie.training.progress import Display
 from reverie.training.run_folder import RunFolder
@@ -60,33 +62,32 @@ class Trainer:
         self.config, self.settings, self.source, self.visible = config, settings, source, visible
         device = choose_device(settings.device)
         dtype = choose_precision(settings.precision, device)
+        keep_freed_memory()
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        self.folder = RunFolder(path)
-        self.path = self.folder.path
+        self.path = Path(path)
         self._stop = False
         self.env_steps = 0
         self.best: float | None = None
-        try:
-            self._build(device, dtype, checkpoint)
-        except BaseException:
-            self.folder.close()
-            raise
+        self._evaluated = -1
+        with contextlib.ExitStack() as undo:
+            # What can be refused without touching the disk comes first, so that a slip leaves no folder behind.
+            self.pool = make_pool(source, settings.num_envs, settings.seed, settings.vectorization)
+            undo.callback(self.pool.close)
+            torch.manual_seed(settings.seed)
+            self.agent = config.build(self.pool.interface).to(device)
+            self.agent.compute_dtype = dtype
+            self.agent.optimizer = config.build_optimizer(self.agent)
+            self.folder = RunFolder(self.path)
+            undo.callback(self.folder.close)
+            try:
+                self._open(checkpoint)
+            except OSError as error:
+                raise _no_space(self.path, error) from error
+            undo.pop_all()
 
-    def _build(self, device: torch.device, dtype: torch.dtype, checkpoint: str | None) -> None:
-        config, settings = self.config, self.settings
-        self.pool = make_pool(self.source, settings.num_envs, settings.seed, settings.vectorization)
-        interface = self.pool.interface
-        torch.manual_seed(settings.seed)
-        self.agent = config.build(interface).to(device)
-        self.agent.compute_dtype = dtype
-        self.agent.optimizer = config.build_optimizer(self.agent)
-        identity = {"agent_config": asdict(config), "settings": settings.identity()}  # type: ignore[call-overload]
-        identity |= {"environment": self.source.to_json(), "interface": interface.to_json()}
-        described = {"agent": config.name, "seed": settings.seed, **identity, "settings": asdict(settings)}
-        self.folder.claim(described, identity)
-        self.description = described
-        self.checkpoints = Checkpoints(self.path, digest(identity))
+    def _open(self, checkpoint: str | None) -> None:
+        config, settings, interface = self.config, self.settings, self.pool.interface
         self.replay = SequenceReplay(
             replay_fields(interface, self.agent.latent_fields),
             settings.num_envs,
@@ -96,45 +97,50 @@ class Trainer:
             folder=self.path / "replay",
             storage=settings.replay_storage,
         )
+        identity = {"agent_config": asdict(config), "settings": settings.identity()}  # type: ignore[call-overload]
+        identity |= {"environment": self.source.to_json(), "interface": interface.to_json()}
+        described = {"agent": config.name, "seed": settings.seed, **identity, "settings": asdict(settings)}
+        self.folder.claim(described, identity)
+        self.description = described
+        self.checkpoints = Checkpoints(self.path, digest(identity))
         self.collector = Collector(self.agent, self.pool, self.replay)
         self.updater = Updater(self.agent, self.replay, config)
         position = self._resume(checkpoint)
         self.writer = MetricWriter(self.path, position)
-        self._logged = self.env_steps if position else -1
+        self._logged = position["env_steps"] if position else -1
 
     # ------------------------------------------------------------------ checkpoints
 
     def _resume(self, wanted: str | None) -> dict[str, Any] | None:
         """Goes back to a checkpoint, if there is one, and returns the position of the metrics there."""
+        self.checkpoints.recover()
         names = self.checkpoints.names()
         if not names and wanted is None:
             truncate_scores(self.path, -1)
             return None
-        name = wanted or names[-1]
-        folder, state = self.checkpoints.read(name)
-        self.checkpoints.forget_after(name)
+        name = (wanted or names[-1]).zfill(NAME_DIGITS)
+        folder, state = self.checkpoints.read(name, lambda state: self.replay.restore(state["replay"]))
         self.agent.load(folder / "agent.safetensors")
         self.agent.optimizer.load_state_tensors(read_tensors(folder / "optimizer.safetensors"))
-        self.replay.restore(state["replay"])
         tensors = read_tensors(folder / "loop.safetensors")
-        self.env_steps, self.best = state["env_steps"], state["best"]
+        self.env_steps, self.best, self._evaluated = state["env_steps"], state["best"], state["evaluated"]
         self.updater.restore(state["updater"], _below("updater.", tensors))
         self.collector.restore(state["collector"], _below("collector.", tensors))
         torch.set_rng_state(tensors["random"])
         if "random_cuda" in tensors and self.agent.device.type == "cuda":
             torch.cuda.set_rng_state(tensors["random_cuda"], self.agent.device)
-        truncate_scores(self.path, self.env_steps)
+        truncate_scores(self.path, self._evaluated)
+        self.checkpoints.forget_after(name)
         return state["metrics"]
 
     def save_checkpoint(self) -> None:
         """Makes everything durable: the run can go on from exactly here.
 
         Raises:
-            NumericalError: a loss is not finite; nothing is written.
+            NumericalError: a loss or a weight is not finite; nothing is written.
             RunFolderError: no space is left; earlier checkpoints are whole.
         """
         self.updater.check()
-        self.updater.write_latents()
         updater, updater_tensors = self.updater.state()
         collector, collector_tensors = self.collector.state()
         tensors = {f"updater.{name}": value for name, value in updater_tensors.items()}
@@ -142,15 +148,15 @@ class Trainer:
         tensors["random"] = torch.get_rng_state()
         if self.agent.device.type == "cuda":
             tensors["random_cuda"] = torch.cuda.get_rng_state(self.agent.device)
-        name = f"{self.env_steps:012d}"
         try:
             state = {
                 "env_steps": self.env_steps,
                 "best": self.best,
+                "evaluated": self._evaluated,
                 "updater": updater,
                 "collector": collector,
                 "metrics": self.writer.position(),
-                "replay": self.replay.save(name),
+                "replay": self.replay.save(checkpoint_name(self.env_steps)),
             }
             files = {
                 "agent": self.agent.state_dict(),
@@ -184,9 +190,12 @@ class Trainer:
                     self._advance()
                 if self._stop:
                     self.save_checkpoint()
-                elif not self._evaluated_here():
+                elif self._evaluated != self.env_steps:
                     self._log()
                     self._evaluate()
+            except EnvironmentProblem:
+                self.updater.check()  # an agent that has diverged gives actions that no environment takes
+                raise
             except OSError as error:
                 raise _no_space(self.path, error) from error
         return not self._stop
@@ -240,11 +249,8 @@ class Trainer:
 
     # ------------------------------------------------------------------ evaluation
 
-    def _evaluated_here(self) -> bool:
-        scores = read_scores(self.path)
-        return bool(scores) and scores[-1]["env_steps"] == self.env_steps
-
     def _evaluate(self) -> None:
+        self._evaluated = self.env_steps
         if self.source.kind == "object":
             self.display.say("no evaluation: the environment was given as an object, which training itself needs")
             self.save_checkpoint()
@@ -277,7 +283,10 @@ class Trainer:
         with torch.random.fork_rng([self.agent.device] if self.agent.device.type == "cuda" else []):
             torch.manual_seed(self.settings.seed)
             prediction = predict_open_loop(self.agent, sequences)
-        save_open_loop(prediction, self.path / "videos" / f"open_loop_{self.env_steps:09d}")
+        partial = self.path / "videos" / ".partial"
+        for file in save_open_loop(prediction, partial / f"open_loop_{self.env_steps:09d}"):
+            file.replace(partial.parent / file.name)
+        shutil.rmtree(partial)
         few = prediction.first(TENSORBOARD_COLUMNS)
         self.writer.video("dream/open_loop", open_loop_frames(few), self.counters)
 
@@ -305,9 +314,12 @@ class Trainer:
 
     def close(self) -> None:
         """Ends environments, closes files and frees the folder."""
-        self.pool.close()
-        self.writer.close()
-        self.folder.close()
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.folder.close)
+            # What a checkpoint needs is on the disk already; the rest cannot be mended here.
+            stack.enter_context(contextlib.suppress(OSError))
+            stack.callback(self.writer.close)
+            self.pool.close()
 
 
 def _below(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

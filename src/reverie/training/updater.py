@@ -65,20 +65,24 @@ class Updater:
         """Writes the latents of the last update into the replay, if that is not done yet."""
         if self._latents is None:
             return
-        if self.agent.device.type == "cuda":
-            torch.cuda.current_stream().synchronize()
+        self._wait_for_latents()
         index, latents = self._latents
         values = {name: value.numpy() for name, value in latents.items()}
         self.replay.update_latents(index, self.agent.replay_context, values)
         self._latents = None
 
+    def _wait_for_latents(self) -> None:
+        if self.agent.device.type == "cuda":
+            torch.cuda.current_stream().synchronize()
+
     def check(self) -> None:
-        """Refuses to go on after a loss that is not finite.
+        """Refuses to go on after a loss or a weight that is not finite.
 
         Raises:
-            NumericalError: names the first term that is not finite.
+            NumericalError: names the first term or weight that is not finite.
         """
         if self.sums is None or torch.isfinite(self.sums).all():
+            self._check_weights()
             return
         values = dict(zip(self.names, self.sums.tolist(), strict=True))
         finite = {name: value == value and abs(value) != float("inf") for name, value in values.items()}
@@ -88,6 +92,18 @@ class Updater:
             f"{bad} is no longer finite within the {self.count} updates before update {self.updates}; the run was "
             f"stopped and its last checkpoint is untouched: look at the rewards and observations of the environment, "
             f"or lower the learning rate"
+        )
+
+    def _check_weights(self) -> None:
+        weights = self.agent.state_dict()
+        finite = torch.stack([torch.isfinite(value).all() for value in weights.values()])
+        if finite.all():
+            return
+        bad = next(name for name, good in zip(weights, finite.tolist(), strict=True) if not good)
+        raise NumericalError(
+            f"the weights {bad} are no longer finite at update {self.updates}; the run was stopped and its last "
+            f"checkpoint is untouched: look at the rewards and observations of the environment, or lower the learning "
+            f"rate"
         )
 
     def take_metrics(self) -> dict[str, float]:
@@ -101,10 +117,18 @@ class Updater:
     def state(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         """Everything that a checkpoint must keep: plain JSON data, and tensors."""
         data = {"credit": self.credit, "updates": self.updates, "names": self.names, "count": self.count}
-        return data, {} if self.sums is None else {"sums": self.sums}
+        tensors = {} if self.sums is None else {"sums": self.sums}
+        if self._latents is not None:
+            self._wait_for_latents()
+            index, latents = self._latents
+            tensors |= {"latents_index": torch.from_numpy(index)}
+            tensors |= {f"latents.{name}": value for name, value in latents.items()}
+        return data, tensors
 
     def restore(self, data: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
         """Inverse of `state`."""
         self.credit, self.updates = data["credit"], data["updates"]
         self.names, self.count = data["names"], data["count"]
         self.sums = tensors["sums"].to(self.agent.device) if "sums" in tensors else None
+        latents = {name[8:]: value for name, value in tensors.items() if name.startswith("latents.")}
+        self._latents = (tensors["latents_index"].numpy(), latents) if latents else None

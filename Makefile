@@ -1,0 +1,32 @@
+# Two commands matter: `make demo` and `make test`. Both make the virtual environment first.
+PYTHON ?= python3.11
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.PHONY: demo test lint format clean
+
+$(INSTALLED): pyproject.toml requirements.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --requirement requirements.txt
+	$(BIN)/pip install --quiet --no-deps --editable .
+	touch $(INSTALLED)
+
+# Trains on CartPole-v1, then plays ten fresh episodes with the best checkpoint.
+demo: $(INSTALLED)
+	$(BIN)/reverie train dreamer-v3 --preset quick --env CartPole-v1 --steps 12000 --run runs/demo
+	$(BIN)/reverie evaluate runs/demo --episodes 10 --seed 7
+
+test: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv build dist *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

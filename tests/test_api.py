@@ -1,0 +1,111 @@
+"""The Python interface: a line for each thing that people do."""
+
+import sys
+import threading
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+
+import reverie
+from reverie.errors import CheckpointError, ConfigError
+
+sys.path.insert(0, str(Path(__file__).parent / "training"))
+from run_helpers import RUN, TINY, Nested, Walk, walk  # noqa: E402
+
+SETTINGS = {**TINY, **RUN, "steps": 60}
+
+
+def make(environment, tmp_path, **settings):
+    return reverie.DreamerV3(environment, run=tmp_path / "run", **{**SETTINGS, "num_envs": 2, **settings})
+
+
+def act(agent, observation, count=3):
+    """The first actions for one observation."""
+    actions, state = [], None
+    for _ in range(count):
+        action, state = agent.predict(observation, state)
+        actions.append(action)
+    return actions
+
+
+def test_learn_evaluate_predict_save_load(tmp_path):
+    agent = make("CartPole-v1", tmp_path).learn(60, progress=False)
+    result = agent.evaluate(episodes=2)
+    assert len(result.returns) == 2 and result.mean > 0
+    observation = np.array([0.1, 0, -0.1, 0], np.float32)
+    actions = act(agent, observation)
+    agent.save(tmp_path / "saved")
+    assert sorted(path.name for path in (tmp_path / "saved").iterdir()) == ["config.json", "model.safetensors"]
+    again = reverie.load(tmp_path / "saved")
+    assert act(again, observation) == actions
+    assert again.evaluate(episodes=2).returns == result.returns
+    for checkpoint in ("best", "latest"):
+        assert act(reverie.load(tmp_path / "run", checkpoint=checkpoint), observation) == actions
+
+
+def test_learning_goes_on_with_the_run(tmp_path):
+    make("CartPole-v1", tmp_path).learn(60, progress=False)
+    agent = reverie.load(tmp_path / "run").learn(80, progress=False)
+    assert agent.run_folder == tmp_path / "run"
+    assert len(list((tmp_path / "run" / "checkpoints").glob("[0-9]*"))) == 2
+
+
+def test_a_function_makes_environments(tmp_path):
+    agent = make(walk, tmp_path).learn(60, progress=False)
+    agent.save(tmp_path / "saved")
+    with pytest.raises(ConfigError, match="environment="):
+        reverie.load(tmp_path / "saved")
+    again = reverie.load(tmp_path / "saved", environment=walk)
+    assert again.evaluate(episodes=1).lengths == [20]
+    with pytest.raises(ConfigError, match="other observations or actions"):
+        reverie.load(tmp_path / "saved", environment=Nested)
+
+
+def test_an_object_is_one_environment(tmp_path, capsys):
+    agent = make(Walk(), tmp_path, num_envs=1).learn(60, progress=True)
+    assert "no evaluation" in capsys.readouterr().err
+    assert agent.evaluate(episodes=2).lengths == [20, 20]
+    with pytest.raises(ConfigError, match="num_envs is 2"):
+        make(Walk(), tmp_path / "two", num_envs=2).learn(60)
+
+
+@pytest.mark.parametrize("environment", [Nested, "RunTestContinuous-v0"])
+def test_predict_speaks_the_environments_language(tmp_path, environment):
+    agent = make(environment, tmp_path).learn(60, progress=False)
+    env = gymnasium.make(environment) if isinstance(environment, str) else environment()
+    observation, _ = env.reset(seed=0)
+    state = None
+    for _ in range(3):
+        action, state = agent.predict(observation, state, deterministic=False)
+        assert env.action_space.contains(action)
+        observation = env.step(action)[0]
+
+
+def test_learning_outside_the_main_thread(tmp_path):
+    agent = make("CartPole-v1", tmp_path)
+    errors = []
+
+    def learn():
+        try:
+            agent.learn(60, progress=False)
+        except BaseException as error:  # noqa: BLE001
+            errors.append(error)
+
+    thread = threading.Thread(target=learn)
+    thread.start()
+    thread.join()
+    assert errors == []
+    assert (tmp_path / "run" / "scores.json").exists()
+
+
+@pytest.mark.parametrize(("name", "close"), [("num_env", "num_envs"), ("learning_rte", "learning_rate")])
+def test_a_mistyped_setting_names_the_nearest(name, close):
+    with pytest.raises(ConfigError, match=f"did you mean '{close}'"):
+        reverie.DreamerV3("CartPole-v1", **{name: 1})
+
+
+def test_load_of_nothing(tmp_path):
+    with pytest.raises(CheckpointError, match="does not exist"):
+        reverie.load(tmp_path / "nothing")

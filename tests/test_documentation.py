@@ -1,0 +1,144 @@
+"""What the documentation says about names, settings, sizes and metrics agrees with the code."""
+
+import ast
+import importlib
+import json
+import pydoc
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+import reverie
+from reverie.agents.registry import AGENTS, config_class
+from reverie.api import LEARNERS, DreamerV3, DreamerV3In2023
+from reverie.cli.main import COMMANDS
+from reverie.cli.train import EnvironmentOptions
+from reverie.envs.extras import EXTRAS
+from reverie.envs.suites import TASKS
+from reverie.spaces import ActionPart, Interface, ObservationPart
+from reverie.training.benchmark import INTERFACES
+from reverie.training.settings import MAY_CHANGE, TrainSettings
+
+ROOT = Path(__file__).parent.parent
+PAGES = {path.stem: path.read_text() for path in (ROOT / "docs").glob("*.md")}
+AGENT_PAGES = {"dreamer-v3": "## Settings of `dreamer-v3`", "dreamer-v3-2023": "Settings of `dreamer-v3-2023`:"}
+LARGEST = 12_000_000
+TINY = {"size": "100k", "deterministic": 32, "hidden": 16, "units": 16, "variables": 4, "classes": 4}
+TINY_2023 = {"size": "nano", "deterministic": 32, "units": 16, "variables": 4, "classes": 4}
+SHORT = {"batch_size": 4, "batch_length": 8, "horizon": 3, "warmup_steps": 50, "videos": False}
+SHORT |= {"evaluate_every": 0, "evaluation_episodes": 2}
+
+
+def rows(text: str) -> list[list[str]]:
+    """Cells of the table rows whose first cell is in backticks."""
+    lines = [line.strip().strip("|").split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    return [[cell.strip() for cell in line] for line in lines]
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_agents_have_a_class(agent):
+    assert agent in LEARNERS, f"api.py has no class for {agent}"
+    assert LEARNERS[agent].__name__ in reverie.__all__
+    assert getattr(reverie, LEARNERS[agent].__name__) is LEARNERS[agent]
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_settings_are_documented(agent):
+    assert agent in AGENT_PAGES, f"say here where the settings of {agent} are documented"
+    section = PAGES["dreamer_v3"].split(AGENT_PAGES[agent])[1].split("\n## ")[0]
+    table = {cells[0].strip("`"): cells[1] for cells in rows(section)}
+    cls = config_class(agent)
+    assert set(table) >= {field.name for field in fields(cls)}
+    for field in fields(cls):
+        written = table.pop(field.name)
+        if field.default is not None:
+            assert written == field.default or float(written) == field.default, field.name
+
+
+def test_run_options_are_documented():
+    table = {cells[0].split("`")[1]: cells for cells in rows(PAGES["command_line"]) if cells[0].startswith("`--")}
+    for field in fields(TrainSettings):
+        cells = table.pop("--" + field.name.replace("_", "-"))
+        assert cells[3] == ("yes" if field.name in MAY_CHANGE else "no"), field.name
+    assert set(table) == {"--" + field.name.replace("_", "-") for field in fields(EnvironmentOptions)}
+
+
+def test_sizes_are_those_of_the_tables():
+    gray = Interface((ObservationPart("image", "image", (96, 96, 1)),), (ActionPart("action", "discrete", 1, (18,)),))
+    checked = 0
+    for agent, columns in (("dreamer-v3", 5), ("dreamer-v3-2023", 4)):
+        cls = config_class(agent)
+        sizes = importlib.import_module(cls.__module__).SIZES
+        for cells in rows(PAGES["dreamer_v3"]):
+            name = cells[0].strip("`")
+            if name not in sizes:
+                continue
+            numbers = [int(cell.replace(",", "")) for cell in cells[1:]]
+            assert tuple(numbers[:columns]) == tuple(sizes[name]), name
+            for interface, count in zip((*INTERFACES.values(), gray), numbers[columns:], strict=False):
+                if count < LARGEST:
+                    assert cls(size=name).build(interface).count_parameters()["total"] == count, (name, count)
+                    checked += 1
+    assert checked >= 12
+
+
+def test_commands_are_documented():
+    named = {cells[0] for cells in rows(PAGES["command_line"])}
+    for command in COMMANDS:
+        assert f"`reverie {command}`" in named
+        assert f"## reverie {command}\n" in PAGES["command_line"]
+        assert callable(importlib.import_module(f"reverie.cli.{command}").main)
+
+
+def test_tasks_are_documented():
+    assert {cells[0].strip("`") for cells in rows(PAGES["environments"]) if "reverie/" in cells[0]} == set(TASKS)
+
+
+def test_extras_are_documented():
+    project = (ROOT / "pyproject.toml").read_text().split("[project.optional-dependencies]")[1].split("\n[")[0]
+    table = {cells[0].strip("`"): cells for cells in rows(PAGES["environments"].split("## Optional packages")[1])}
+    assert set(table) == {extra.name for extra in EXTRAS}
+    for name, cells in table.items():
+        assert cells[3].startswith("yes") == bool(re.search(rf"^{name} = ", project, re.M)), name
+
+
+def test_pointers_into_the_code_resolve():
+    for page in (*PAGES.values(), (ROOT / "ARCHITECTURE.md").read_text()):
+        for pointer in re.findall(r"`(reverie(?:\.\w+)+)(?:\(\w*\))?`", page):
+            assert pydoc.locate(pointer) is not None, pointer
+
+
+def test_links_and_named_tests_exist():
+    for path in (ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")):
+        text = path.read_text()
+        for target in re.findall(r"\]\((?!http)([^)#]+)", text):
+            assert (path.parent / target).exists(), f"{path.name}: {target}"
+        for target in re.findall(r"`((?:tests|examples|src|docs)/[\w/.]+\.\w+)`", text):
+            assert (ROOT / target).exists(), f"{path.name}: {target}"
+    mine = {node.name for node in ast.parse(Path(__file__).read_text()).body if isinstance(node, ast.FunctionDef)}
+    assert set(re.findall(r"`(test_\w+)`", (ROOT / "ARCHITECTURE.md").read_text())) <= mine
+
+
+def test_python_in_the_documentation_compiles():
+    for name, page in PAGES.items():
+        for block in re.findall(r"```python\n(.*?)```", page, re.S):
+            compile(block, name, "exec")
+
+
+def test_metrics_are_documented(tmp_path):
+    documented = {cells[0].strip("`") for cells in rows(PAGES["metrics"])}
+    written = set()
+    for cls, settings in ((DreamerV3, TINY), (DreamerV3In2023, TINY_2023)):
+        run = tmp_path / cls.agent_name
+        cls("CartPole-v1", run=run, log_every=100, **settings, **SHORT).learn(200, progress=False)
+        for line in (run / "metrics.jsonl").read_text().splitlines():
+            written |= set(json.loads(line)) - {"seconds"}
+        scores = json.loads((run / "scores.json").read_text())
+        for field in scores[0]:
+            assert f"`{field}`" in PAGES["metrics"], field
+    written = {re.sub(r"(loss/reconstruction/).*", r"\1<part>", name) for name in written}
+    assert written - documented == set()
+    metrics = {name for name in documented if re.fullmatch(r"[a-z_]+/[a-z_/<>]+", name)}
+    assert metrics - written == set(), "documented, but never written"
