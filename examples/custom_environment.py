@@ -1,9 +1,10 @@
 """Train on an environment of your own, with a Dict observation and a continuous action.
 
-python examples/custom_environment.py          needs some minutes on a CPU
-python examples/custom_environment.py --tiny   needs some seconds and learns nothing
+python examples/custom_environment.py          some minutes on a CPU; went from -45 to -5 with one thread
+python examples/custom_environment.py --tiny   some seconds, learns nothing
 """
 
+# ruff: noqa: ANN001, ANN201, ANN202, ANN204, D102
 import sys
 
 import gymnasium
@@ -13,7 +14,7 @@ import reverie
 
 
 class Follow(gymnasium.Env):
-    """Move a point on a line to a target; the reward of a step is minus the distance, the best return about -2."""
+    """Move a point on a line to a target; the reward of a step is minus the distance, the best return about -1.4."""
 
     def __init__(self):
         box = gymnasium.spaces.Box(-2, 2, (1,), np.float32)

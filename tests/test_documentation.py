@@ -132,7 +132,7 @@ def test_metrics_are_documented(tmp_path):
     written = set()
     for cls, settings in ((DreamerV3, TINY), (DreamerV3In2023, TINY_2023)):
         run = tmp_path / cls.agent_name
-        cls("CartPole-v1", run=run, log_every=100, **settings, **SHORT).learn(200, progress=False)
+        cls("CartPole-v1", run=run, log_every=60, **settings, **SHORT).learn(120, progress=False)
         for line in (run / "metrics.jsonl").read_text().splitlines():
             written |= set(json.loads(line)) - {"seconds"}
         scores = json.loads((run / "scores.json").read_text())

@@ -81,6 +81,7 @@ class Learner:
             self._settings.setdefault("num_envs", 1)
         self.config = make_config(self.agent_name, _agent_settings(self.agent_name, settings, own), preset)
         self.run_folder = Path(run) if run else default_path(self.source.name, self.agent_name, seed)
+        self._saved_in: Path | None = None
         self.adapter: EnvironmentAdapter = self.source.make()
         self.interface = self.adapter.interface
         torch.manual_seed(seed)
@@ -97,14 +98,25 @@ class Learner:
 
         Returns:
             The learner itself, with the newest weights.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C was pressed; a checkpoint was written first.
+            ConfigError: the agent was loaded from a folder made by `save`, which has no optimiser state and no replay.
         """
+        if self._saved_in is not None:
+            raise ConfigError(
+                f"{self._saved_in} holds weights only, neither optimiser state nor experience, so learning cannot go "
+                f"on from it; load the run folder that it came from"
+            )
         settings = TrainSettings(**{**self._settings, "steps": steps})
         trainer = Trainer(self.config, settings, self.source, self.run_folder, visible=progress)
         try:
-            trainer.run()
+            complete = trainer.run()
         finally:
             trainer.close()
         self.agent = trainer.agent
+        if not complete:
+            raise KeyboardInterrupt
         return self
 
     def evaluate(self, episodes: int = 10, *, deterministic: bool = False, seed: int = 0) -> Evaluation:
@@ -220,6 +232,8 @@ def load(
         )
     if "settings" in description:
         learner.run_folder = Path(path)
+    else:
+        learner._saved_in = Path(path)
     agent.compute_dtype = learner.agent.compute_dtype
     learner.agent = agent
     return learner

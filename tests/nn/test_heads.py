@@ -158,6 +158,12 @@ def test_policy_head_with_dots_and_slashes_in_names():
     assert head.distribution(parameters).sample().shape == (3, 3)
 
 
+def test_policy_head_keeps_parts_apart_whose_names_differ_in_a_dot():
+    parts = (ActionPart("arm.left", "continuous", 1), ActionPart("arm_left", "continuous", 1))
+    parameters = PolicyHead(6, parts, 8, 1, "rms", NORMAL, NORMAL)(torch.randn(3, 6))
+    assert parameters.shape == (3, 4)
+
+
 # ---------------------------------------------------------------- continuation
 
 

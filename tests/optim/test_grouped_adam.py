@@ -92,7 +92,6 @@ def test_state_round_trip_gives_identical_next_steps():
         assert torch.equal(one, other)
 
 
-@pytest.mark.xfail(strict=True, reason="load_state_tensors keeps the given tensors instead of copying them")
 def test_loaded_state_is_not_shared():
     """Two optimisers with one state must not move each other's moments."""
     first = make()

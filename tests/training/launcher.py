@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 
 import reverie.training.curves
 import reverie.training.trainer  # noqa: F401
@@ -45,6 +46,9 @@ def child(order):
     code = 1
     try:
         code = main(order["words"])
+    except BaseException:
+        traceback.print_exc()
+        raise
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

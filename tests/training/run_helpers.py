@@ -34,6 +34,8 @@ def words(run, env="CartPole-v1", agent="dreamer-v3", **options):
     """The command line of a tiny run."""
     line = ["train", agent, "--env", env, "--run", str(run), "--quiet"]
     for name, value in {**TINY, **RUN, "steps": 300, **options}.items():
+        if value is None:
+            continue
         option = name.replace("_", "-")
         line += (
             [f"--{option}" if value else f"--no-{option}"] if isinstance(value, bool) else [f"--{option}", str(value)]

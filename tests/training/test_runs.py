@@ -87,7 +87,7 @@ def test_a_kill_before_the_last_evaluation_loses_neither_line_nor_score(tmp_path
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "save_checkpoint", _save_then(Trainer.save_checkpoint, 130, Killed))
         with pytest.raises(Killed):
-            train(run, steps=130, checkpoint_minutes=0.002)
+            train(run, steps=130, checkpoint_minutes=0)
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_evaluate", _score_then(Trainer._evaluate, Killed))
         with pytest.raises(Killed):

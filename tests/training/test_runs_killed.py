@@ -87,7 +87,7 @@ def test_kill_9_at_any_instant(whole, tmp_path, launcher):
 def test_kill_9_at_every_change_of_the_file_system(tmp_path, launcher):
     """Kills from the first file of a run to its second checkpoint (all of them where KILLS=1 is set)."""
     options = {**OPTIONS, "steps": 60, "evaluation_episodes": 1, "num_envs": 10}
-    for operations in range(0, 180, int(os.environ.get("KILLS", "30"))):
+    for operations in range(int(os.environ.get("FROM", "0")), 180, int(os.environ.get("KILLS", "45"))):
         run = tmp_path / str(operations)
         code = launcher.train(run, [0, operations], **options)
         assert code in (0, -signal.SIGKILL), launcher.errors.read_text()

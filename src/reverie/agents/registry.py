@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any, ClassVar, Protocol
 
 from reverie.agents.imagination_agent import ImaginationAgent
@@ -87,23 +88,40 @@ def make_config(name: str, values: Mapping[str, Any], preset: str = "paper") -> 
     return config
 
 
+SHARES = {"uniform_mix", "actor_uniform_mix", "return_mix", "slow_critic_rate"}
+"""Settings that lie between 0 and 1."""
+MAY_BE_ZERO = {"warmup_steps", "learning_rate_warmup", "replay_context", "entropy", "free_nats", "dynamics_scale"}
+MAY_BE_ZERO |= {"representation_scale", "slow_critic_weight", "replay_value_scale", *SHARES}
+"""Settings that 0 switches off; all others are greater."""
+
+
 def check_config(config: AgentConfig) -> None:
     """Refuses values that no agent can work with.
 
     Raises:
         ConfigError: says which, and what was expected.
     """
-    positive = {"batch_size", "batch_length", "replay_ratio", "replay_capacity", "variables", "horizon", "blocks"}
-    positive |= {"learning_rate", "gradient_clip", "discount_horizon", "deterministic", "hidden", "classes", "units"}
-    for key, value in asdict(config).items():  # type: ignore[call-overload]
-        if value is None or isinstance(value, str):
-            continue
-        if key in positive and value <= 0:
-            raise ConfigError(f"{key} must be greater than zero, got {value}")
-        if value < 0:
-            raise ConfigError(f"{key} must not be negative, got {value}")
+    for field in fields(config):  # type: ignore[arg-type]
+        value = getattr(config, field.name)
+        if value is not None and str(field.type).startswith(("int", "float")):
+            _check_number(field.name, value, whole=str(field.type).startswith("int"))
     if config.batch_length < 2:
         raise ConfigError(f"batch_length must be at least 2 to learn dynamics, got {config.batch_length}")
     sizes = importlib.import_module(type(config).__module__).SIZES
     if config.size not in sizes:
         raise ConfigError(f"size must be one of {', '.join(sizes)}, got {config.size!r}")
+
+
+def _check_number(name: str, value: Any, whole: bool) -> None:
+    kinds = (int,) if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
+        raise ConfigError(f"{name} must be a {'whole' if whole else 'finite'} number, got {value!r}")
+    if value < 0 or (value == 0 and name not in MAY_BE_ZERO):
+        least = "not be negative" if name in MAY_BE_ZERO else "be greater than zero"
+        raise ConfigError(f"{name} must {least}, got {value}")
+    if name in SHARES and value > 1:
+        raise ConfigError(f"{name} must lie between 0 and 1, got {value}")
+    if name == "replay_context" and value > 1:
+        raise ConfigError(f"replay_context must be 0 or 1, got {value}")
+    if name == "discount_horizon" and value <= 1:
+        raise ConfigError(f"discount_horizon must be greater than 1 step, got {value}")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import importlib
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import reverie
 from reverie.errors import ReverieError
@@ -49,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         close = difflib.get_close_matches(words[0], COMMANDS, 1, 0.4)
         hint = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(COMMANDS)}"
         return _fail(f"there is no command {words[0]!r}; {hint}")
+    warnings.showwarning = _show_warning
     try:
         return importlib.import_module(f"reverie.cli.{words[0]}").main(words[1:])
     except ReverieError as error:
@@ -58,6 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"the system refused to read or write ({where}{error.strerror or error}); mend that and try again")
     except KeyboardInterrupt:
         return 130
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"reverie: warning: {message}", file=sys.stderr)
 
 
 def _fail(sentence: str) -> int:

@@ -4,7 +4,8 @@ import reverie.envs.suites  # noqa: F401 (registers the ids of the library's own
 from reverie.envs.adapter import EnvironmentAdapter
 from reverie.envs.extras import list_environments
 from reverie.envs.make import EnvironmentSource, make
-from reverie.envs.pool import EnvironmentPool, InProcessPool, Steps, make_pool
+from reverie.envs.pool import EnvironmentPool, InProcessPool, Steps
+from reverie.envs.vectorize import make_pool
 from reverie.envs.worker_pool import WorkerPool
 
 __all__ = [

@@ -116,23 +116,21 @@ class RSSM(nn.Module):
             The states [B, T, ...] with gradients, and the posterior logits [B, T, S C].
         """
         dtype, steps = tokens.dtype, tokens.shape[1]
-        keep = (~is_first).to(dtype).unsqueeze(-1)
-        actions = self.cell.embed_action(previous_action.to(dtype) * keep).unbind(1)
+        resets = is_first.unsqueeze(-1)
+        actions = self.cell.embed_action(previous_action.to(dtype).masked_fill(resets, 0)).unbind(1)
         first = self.posterior.first
         state_kernel = first.weight[:, : self.deterministic].T.to(dtype)
         from_tokens = tokens @ first.weight[:, self.deterministic :].T.to(dtype)
         if first.bias is not None:
             from_tokens = from_tokens + first.bias.to(dtype)
-        token_steps, keep_steps = from_tokens.unbind(1), keep.unbind(1)
-        start = self.initial(tokens.shape[0], tokens.device, dtype) if self.initial_deterministic is not None else None
+        token_steps, first_steps = from_tokens.unbind(1), resets.unbind(1)
+        start = self.initial(tokens.shape[0], tokens.device, dtype)
         kernels = self.cell.prepare(dtype)
         h, z = state.deterministic, state.stochastic
         hs, zs, logits = [], [], []
         for t in range(steps):
-            h, z = h * keep_steps[t], z * keep_steps[t]
-            if start is not None:
-                h = h + (1 - keep_steps[t]) * start.deterministic
-                z = z + (1 - keep_steps[t]) * start.stochastic
+            h = torch.where(first_steps[t], start.deterministic, h)
+            z = torch.where(first_steps[t], start.stochastic, z)
             h = self.cell(h, z, actions[t], kernels)
             x = self.posterior.norms[0](torch.addmm(token_steps[t], h, state_kernel))
             for linear, norm in zip(self.posterior.linears[1:], self.posterior.norms[1:], strict=True):

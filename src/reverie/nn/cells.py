@@ -12,6 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from reverie.errors import ConfigError
 from reverie.nn.layers import BlockLinear, Initialiser, Linear, NormActivation
 from reverie.ops.gates import gated_update
 
@@ -34,12 +35,20 @@ class BlockGRU(nn.Module):
         hidden: units of each projection.
         blocks: G.
         initialiser: of every kernel.
+
+    Raises:
+        ConfigError: D is not a multiple of G.
     """
 
     def __init__(
         self, deterministic: int, stochastic: int, action: int, hidden: int, blocks: int, initialiser: Initialiser
     ) -> None:
         super().__init__()
+        if deterministic % blocks:
+            raise ConfigError(
+                f"the recurrent state has deterministic = {deterministic} units and blocks = {blocks}, which does not "
+                f"divide; choose a width that is a multiple of the number of blocks"
+            )
         self.deterministic, self.blocks = deterministic, blocks
         self.from_deterministic = Linear(deterministic, hidden, initialiser)
         self.from_stochastic = Linear(stochastic, hidden, initialiser)

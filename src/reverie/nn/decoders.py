@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
+from reverie.errors import ConfigError
 from reverie.nn.encoders import STAGE_FACTORS, ImageNetwork, group_images, image_stages, padded_side
 from reverie.nn.layers import MLP, BlockLinear, Convolution, Initialiser, Linear, NormActivation
 from reverie.ops.transforms import symexp, symlog
@@ -40,6 +41,11 @@ class PooledImageDecoder(nn.Module):
         self.grid = (padded_side(height, stages) // 2**stages, padded_side(width, stages) // 2**stages)
         widths = [depth * factor for factor in STAGE_FACTORS["pooled"][:stages]][::-1]
         cells = math.prod(self.grid) * widths[0]
+        if widths[0] % blocks:
+            raise ConfigError(
+                f"the image decoder begins with {widths[0]} channels (4 x depth) and {blocks} blocks, which does not "
+                f"divide; choose another depth or number of blocks"
+            )
         self.from_deterministic = BlockLinear(deterministic, cells, blocks, initialiser)
         self.from_stochastic = Linear(stochastic, 2 * units, initialiser)
         self.norm_stochastic = NormActivation(2 * units, "rms")

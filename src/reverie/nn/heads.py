@@ -207,7 +207,7 @@ class PolicyHead(nn.Module):
         for part in parts:
             names = ("mean", "deviation") if part.kind == "continuous" else ("logits",)
             for name in names:
-                key = f"{part.name.replace('.', '_')}:{name}"
+                key = f"{part.name.replace('_', '__').replace('.', '_')}:{name}"
                 self.outputs[key] = Linear(self.network.outputs, part.width, output)
 
     def forward(self, feature: Tensor) -> Tensor:

@@ -64,8 +64,9 @@ class GroupedAdam:
 
     def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Inverse of `state_tensors`."""
+        for optimizer in self.optimizers.values():
+            optimizer.state.clear()
         for key, value in tensors.items():
             name, index, field = key.rsplit(".", 2)
             parameter = self.parameters[name][int(index)]
-            target = value.clone() if field == "step" and not parameter.is_cuda else value.to(parameter.device)
-            self.optimizers[name].state[parameter][field] = target
+            self.optimizers[name].state[parameter][field] = value.detach().clone().to(parameter.device)

@@ -92,6 +92,8 @@ class Checkpoints:
                 replaced.rename(final)
         for partial in self.folder.glob(f"{PARTIAL}*"):
             shutil.rmtree(partial, ignore_errors=True)
+        for leftover in self.folder.glob("best/.*"):
+            leftover.unlink()
 
     def _remove(self, folder: Path) -> None:
         """Deletes a folder so that a kill in the middle leaves no half of a checkpoint."""

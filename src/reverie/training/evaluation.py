@@ -16,6 +16,8 @@ from reverie.errors import ConfigError
 MAX_PARALLEL = 16
 EVALUATION_SEED = 1_000_003
 """Added to the seed of a run, so that no evaluation plays an episode that was trained on."""
+EPISODE_LIMIT = 100_000
+"""Decisions after which an evaluated episode counts as ended, so that one that never ends cannot hold up a run."""
 RECORDED_STEPS = 100
 """Longest beginning of an episode that is recorded."""
 
@@ -104,10 +106,11 @@ def play(
         if record > len(result.episodes):
             for e in np.flatnonzero((quota > 0) & (np.array([len(r) for r in rows]) < RECORDED_STEPS)):
                 rows[e].append(_row(steps, action, int(e)))
-        for e in np.flatnonzero(steps.is_last & (quota > 0)):
+        for e in np.flatnonzero((steps.is_last | (lengths >= EPISODE_LIMIT)) & (quota > 0)):
             quota[e] -= 1
             result.returns.append(float(totals[e]))
             result.lengths.append(int(lengths[e]))
+            totals[e], lengths[e] = 0, 0
             if record > len(result.episodes) and rows[e]:
                 result.episodes.append({key: np.stack([row[key] for row in rows[e]]) for key in rows[e][0]})
             rows[e] = []

@@ -1,0 +1,104 @@
+"""The choice between stepping environments in this process and in workers."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any, Literal
+
+import gymnasium
+import numpy as np
+
+from reverie.envs.episodes import episode_seed
+from reverie.envs.make import EnvironmentSource, as_source
+from reverie.envs.pool import EnvironmentPool, InProcessPool, processors, require_copies
+from reverie.envs.spaces import random_action
+from reverie.envs.worker_pool import WorkerPool
+from reverie.errors import ConfigError
+
+Vectorization = Literal["auto", "in-process", "workers"]
+
+# Worker processes cost about 0.3 ms a step for talking. Measured with Gymnasium's on 4 cores (specs/envs.md, section
+# 2), they make environments with steps below 0.25 ms slower (CartPole 20 times) and those above 5 ms (CarRacing, pixel
+# dm_control) about twice as fast; 1 ms lies between.
+WORKER_THRESHOLD_SECONDS = 1e-3
+MEASURED_STEPS = 20
+# Cheap environments are measured for longer, so that one hiccup of the machine does not count for much.
+MEASURING_SECONDS = 0.05
+MEASURING_LIMIT_SECONDS = 2.0
+
+
+def make_pool(
+    source: EnvironmentSource | str | gymnasium.Env[Any, Any] | Callable[..., gymnasium.Env[Any, Any]],
+    num_envs: int,
+    seed: int,
+    vectorization: Vectorization = "auto",
+    *,
+    render: bool = False,
+    num_workers: int | None = None,
+    timeout: float | None = None,
+) -> EnvironmentPool:
+    """Make a pool of environments.
+
+    Args:
+        source: recipe for the environments, or an id, a function or an environment.
+        num_envs: number E of environments.
+        seed: seed of all episodes, 0 or more.
+        vectorization: `in-process`, `workers`, or `auto`, which times a few steps and takes workers if a step takes
+            longer than 1 ms and there is more than one environment and processor. The pool's `vectorization` and
+            `step_seconds` tell the outcome.
+        render: prepare `pool.render()`.
+        num_workers: number of worker processes; by default one a processor and at most one an environment.
+        timeout: seconds after which a worker that does not answer is restarted; by default never.
+
+    Raises:
+        ConfigError: if the settings do not fit together.
+        EnvironmentProblem: if the environment cannot be made or breaks its contract.
+        SpaceError: if one of its spaces is not supported.
+    """
+    source = as_source(source)
+    if vectorization not in ("auto", "in-process", "workers"):
+        raise ConfigError(f"vectorization is {vectorization!r}, but it must be 'auto', 'in-process' or 'workers'")
+    require_copies(source, num_envs)
+    seconds: float | None = None
+    chosen = vectorization
+    if vectorization == "auto":
+        chosen = "in-process"
+        if num_envs > 1 and processors() > 1 and os.name == "posix":
+            seconds = measure_step_seconds(source, seed)
+            chosen = "workers" if seconds > WORKER_THRESHOLD_SECONDS else "in-process"
+    pool: EnvironmentPool
+    if chosen == "workers":
+        pool = WorkerPool(source, num_envs, seed, render=render, num_workers=num_workers, timeout=timeout)
+    else:
+        pool = InProcessPool(source, num_envs, seed, render=render)
+    pool.step_seconds = seconds
+    return pool
+
+
+def measure_step_seconds(source: EnvironmentSource, seed: int) -> float:
+    """Mean time in seconds of a random step of one environment, resets between episodes included."""
+    adapter = source.make()
+    try:
+        generator = np.random.default_rng(seed)
+        adapter.reset(episode_seed(seed, 0, 0))
+        # The first step often loads or compiles something, so it does not count.
+        ended = _random_step_ends(adapter, generator)
+        taken = 0
+        begin = time.perf_counter()
+        elapsed = 0.0
+        while elapsed < MEASURING_LIMIT_SECONDS and (taken < MEASURED_STEPS or elapsed < MEASURING_SECONDS):
+            if ended:
+                adapter.reset(episode_seed(seed, 0, taken + 1))
+            ended = _random_step_ends(adapter, generator)
+            taken += 1
+            elapsed = time.perf_counter() - begin
+        return elapsed / taken
+    finally:
+        adapter.close()
+
+
+def _random_step_ends(adapter: Any, generator: np.random.Generator) -> bool:
+    _, _, terminated, truncated, _ = adapter.step(random_action(adapter.interface, generator))
+    return terminated or truncated
