@@ -35,15 +35,14 @@ class Follow(gymnasium.Env):
         return {name: np.array([getattr(self, name)], np.float32) for name in ("position", "target")}
 
 
-steps = 4_000
-settings = {"size": "100k", "batch_length": 32, "learning_rate": 1e-3, "learning_rate_warmup": 100}
-settings |= {"replay_ratio": 128, "warmup_steps": 500}
+steps, settings = 4_000, {}
 if "--tiny" in sys.argv:
     steps = 200
     settings = {"size": "100k", "deterministic": 32, "hidden": 16, "units": 16, "variables": 4, "classes": 4}
-    settings |= {"batch_size": 4, "batch_length": 8, "horizon": 3, "warmup_steps": 50}
+    settings |= {"batch_size": 4, "batch_length": 8, "horizon": 3, "warmup_steps": 50, "replay_ratio": 16}
     settings |= {"videos": False, "evaluate_every": 0, "evaluation_episodes": 2}
 
-agent = reverie.DreamerV3(Follow, run="runs/follow", **settings)  # the class is a function that makes environments
+# The class itself is the function that makes environments.
+agent = reverie.DreamerV3(Follow, run="runs/follow", preset="quick", **settings)
 print("mean return before training:", agent.evaluate(episodes=10).mean)
 print("mean return after training:", agent.learn(steps).evaluate(episodes=10).mean)

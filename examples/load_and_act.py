@@ -1,7 +1,7 @@
 """Load a trained agent and act with it in a loop.
 
 python examples/load_and_act.py runs/CartPole-v1/dreamer-v3/0   a run folder or a saved agent
-python examples/load_and_act.py --tiny                          trains a small agent first, for some seconds
+python examples/load_and_act.py --tiny                          trains a tiny agent first, for some seconds
 """
 
 import sys
