@@ -53,8 +53,7 @@ def fill(agent: ImaginationAgent, steps: int, length: int) -> SequenceReplay:
         action, state = agent.act(observation, torch.from_numpy(moment.is_first), state)
         row = {name: getattr(moment, name) for name in ("reward", *FLAGS)}
         latents = {
-            "deterministic": state.latent.deterministic.half().numpy(),
-            "stochastic": agent.world_model.rssm.latent.compress(state.latent.stochastic).numpy(),
+            **{name: value.numpy() for name, value in agent.stored_latents(state.latent).items()},
         }
         replay.add({**moment.observation, **row, "action": action.numpy(), **latents})
         moment = pool.step(action.numpy())

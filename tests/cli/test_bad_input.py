@@ -47,7 +47,7 @@ def test_a_missing_extra_is_named(tmp_path, monkeypatch, capsys, env, extra, pac
 
 
 OPTIONS = [
-    ({"deterministic": 100}, ["8 blocks", "multiples"]),
+    ({"deterministic": 100}, ["blocks = 8", "multiple"]),
     ({"blocks": 7}, ["7"]),
     ({"device": "quantum"}, ["quantum", "cpu"]),
     ({"device": "mps"}, ["mps", "cpu"]),

@@ -87,10 +87,7 @@ def test_unknown_ids(environment_id, words):
         ("dm_control/walker-walk-v0", "dmc"),
         ("MiniGrid-Empty-5x5-v0", "minigrid"),
         ("BabyAI-GoToObj-v0", "minigrid"),
-        ("crafter", "crafter"),
         ("VizdoomTakeCover-v1", "vizdoom"),
-        ("memory_maze/9x9", "memory-maze"),
-        ("procgen/coinrun", "procgen"),
         ("bsuite/memory_len-v0", "bsuite"),
     ],
 )

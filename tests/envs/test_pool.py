@@ -4,7 +4,7 @@ import pytest
 from env_helpers import Frames, Noisy, Raises, Slow, one_hot
 
 from reverie.envs import EnvironmentSource, InProcessPool, WorkerPool, make, make_pool
-from reverie.envs import pool as pool_module
+from reverie.envs import vectorize as vectorize_module
 from reverie.envs.episodes import episode_seed
 from reverie.envs.spaces import random_action
 from reverie.errors import ConfigError, EnvironmentProblem
@@ -203,7 +203,7 @@ def test_render():
 
 
 def test_automatic_choice(monkeypatch):
-    monkeypatch.setattr(pool_module, "processors", lambda: 2)
+    monkeypatch.setattr(vectorize_module, "processors", lambda: 2)
     with make_pool("CartPole-v1", 2, 0) as cheap:
         assert cheap.vectorization == "in-process" and isinstance(cheap, InProcessPool)
         assert 0 < cheap.step_seconds < 1e-3
@@ -212,6 +212,6 @@ def test_automatic_choice(monkeypatch):
         assert expensive.step_seconds > 3e-3
     with make_pool(Slow, 1, 0) as single:
         assert single.vectorization == "in-process" and single.step_seconds is None
-    monkeypatch.setattr(pool_module, "processors", lambda: 1)
+    monkeypatch.setattr(vectorize_module, "processors", lambda: 1)
     with make_pool(Slow, 2, 0) as lonely:
         assert lonely.vectorization == "in-process"

@@ -92,7 +92,7 @@ class DreamerV3Config:
     replay_capacity: int = 1_000_000
     """Steps that the replay keeps (extended data table 4: 5e6)."""
     warmup_steps: int = 1024
-    """Environment steps before the first update (official code: one batch of windows)."""
+    """Environment steps before the first update (official code: 1024 stored windows)."""
     learning_rate: float = 4e-5
     """Learning rate of every network (extended data table 4)."""
     learning_rate_warmup: int = 1000

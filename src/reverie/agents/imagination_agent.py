@@ -74,12 +74,23 @@ class ImaginationAgent(nn.Module):
 
     @property
     def latent_fields(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-        """Name, shape and dtype of the latents that the replay keeps beside every step."""
+        """Name, shape and dtype of the latents that the replay keeps beside every step; none without a context step."""
+        if not self.replay_context:
+            return {}
         rssm = self.world_model.rssm
         index = np.dtype(np.uint8 if rssm.latent.classes <= 256 else np.int16)
         return {
             "deterministic": ((rssm.deterministic,), np.dtype(np.float16)),
             "stochastic": ((rssm.latent.variables,), index),
+        }
+
+    def stored_latents(self, states: LatentState) -> dict[str, Tensor]:
+        """States [..., D] and [..., S C] in the compact form of `latent_fields`."""
+        if not self.replay_context:
+            return {}
+        return {
+            "deterministic": states.deterministic.detach().to(torch.float16),
+            "stochastic": self.world_model.rssm.latent.compress(states.stochastic),
         }
 
     def count_parameters(self) -> dict[str, int]:
@@ -197,7 +208,7 @@ class ImaginationAgent(nn.Module):
 
         Returns:
             Scalar metrics as tensors, and fresh latents for the replay: `deterministic` float16 [B, T, D] and
-            `stochastic` [B, T, S].
+            `stochastic` [B, T, S], if the agent uses a context step.
         """
         self.optimizer.zero_grad()
         terms, metrics, states = self.loss(batch)
@@ -209,11 +220,7 @@ class ImaginationAgent(nn.Module):
             self.behavior.update_slow_critic()
         metrics |= {f"loss/{name}": term.detach().mean() for name, term in terms.items()}
         metrics["loss/total"] = total.detach()
-        latents = {
-            "deterministic": states.deterministic.detach().to(torch.float16),
-            "stochastic": self.world_model.rssm.latent.compress(states.stochastic),
-        }
-        return metrics, latents
+        return metrics, self.stored_latents(states)
 
     def save(self, path: Path) -> None:
         """Writes all weights, the slow critic's and the return scale to a safetensors file."""

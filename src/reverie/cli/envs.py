@@ -23,6 +23,7 @@ def main(arguments: Sequence[str]) -> int:
     """Runs the command; returns the exit code."""
     options = parse(EnvsOptions, "envs", arguments)
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from reverie.envs import list_environments
@@ -31,6 +32,6 @@ def main(arguments: Sequence[str]) -> int:
     for entry in list_environments():
         if options.search.lower() in entry["id"].lower():
             needs = "" if entry["installed"] else f'pip install "reverie-rl[{entry["extra"]}]"'
-            table.add_row(entry["id"], entry["suite"], needs)
+            table.add_row(escape(entry["id"]), entry["suite"], escape(needs))
     Console().print(table)
     return 0

@@ -51,9 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         close = difflib.get_close_matches(words[0], COMMANDS, 1, 0.4)
         hint = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(COMMANDS)}"
         return _fail(f"there is no command {words[0]!r}; {hint}")
-    warnings.showwarning = _show_warning
     try:
-        return importlib.import_module(f"reverie.cli.{words[0]}").main(words[1:])
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return importlib.import_module(f"reverie.cli.{words[0]}").main(words[1:])
     except ReverieError as error:
         return _fail(str(error))
     except OSError as error:

@@ -48,10 +48,7 @@ EXTRAS = (
     Extra("atari", r"ALE/", "ale_py", "ale_py", "ALE/Pong-v5"),
     Extra("dmc", r"dm_control/", "dm_control", "shimmy", "dm_control/walker-walk-v0"),
     Extra("minigrid", r"(MiniGrid|BabyAI)-", "minigrid", "minigrid", "MiniGrid-MemoryS7-v0"),
-    Extra("crafter", r"[Cc]rafter", "crafter"),
     Extra("vizdoom", r"Viz[Dd]oom", "vizdoom", "vizdoom.gymnasium_wrapper", "VizdoomTakeCover-v1"),
-    Extra("memory-maze", r"([Mm]emory_maze[/-]|MemoryMaze)", "memory_maze"),
-    Extra("procgen", r"procgen", "procgen"),
     Extra("bsuite", r"bsuite/", "bsuite", "shimmy", "bsuite/memory_len-v0"),
 )
 

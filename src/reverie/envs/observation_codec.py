@@ -26,7 +26,7 @@ from reverie.errors import EnvironmentProblem, SpaceError
 from reverie.spaces import ObservationPart
 
 # Names that a replay row already uses; an observation of that name is stored as `observation/<name>`.
-RESERVED_NAMES = ("reward", "is_first", "is_last", "is_terminal", "action")
+RESERVED_NAMES = ("reward", "is_first", "is_last", "is_terminal", "action", "deterministic", "stochastic")
 SUPPORTED = (
     "supported are Box, Discrete, MultiDiscrete, MultiBinary, and Dict or Tuple of them; wrap the environment to "
     "drop or convert this one"

@@ -19,9 +19,8 @@ from reverie.errors import ConfigError
 
 Vectorization = Literal["auto", "in-process", "workers"]
 
-# Worker processes cost about 0.3 ms a step for talking. Measured with Gymnasium's on 4 cores (specs/envs.md, section
-# 2), they make environments with steps below 0.25 ms slower (CartPole 20 times) and those above 5 ms (CarRacing, pixel
-# dm_control) about twice as fast; 1 ms lies between.
+# Worker processes cost about 0.3 ms a step for talking. On 4 cores they make environments with steps below 0.25 ms
+# slower (CartPole 20 times) and those above 5 ms (CarRacing, pixel dm_control) about twice as fast; 1 ms lies between.
 WORKER_THRESHOLD_SECONDS = 1e-3
 MEASURED_STEPS = 20
 # Cheap environments are measured for longer, so that one hiccup of the machine does not count for much.

@@ -52,11 +52,7 @@ class Collector:
         action, state = act(self.agent, self.steps, self.policy_state)
         self.policy_state = state
         row = {name: getattr(self.steps, name) for name in ("reward", *FLAGS)}
-        latents = {
-            "deterministic": state.latent.deterministic.to(torch.float16),
-            "stochastic": self.agent.world_model.rssm.latent.compress(state.latent.stochastic),
-        }
-        stored = {name: value.cpu().numpy() for name, value in latents.items()}
+        stored = {name: value.cpu().numpy() for name, value in self.agent.stored_latents(state.latent).items()}
         self.replay.add({**self.steps.observation, **row, "action": action, **stored})
         self.steps = self.pool.step(action)
         began = self.steps.is_first

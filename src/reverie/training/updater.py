@@ -54,7 +54,9 @@ class Updater:
         # The latents of the update before are written back only now: on a GPU they have arrived in the meantime.
         self.write_latents()
         metrics, latents = self.agent.update(to_tensors(batch.data, self.agent.device))
-        self._latents = (batch.index, {name: value.to("cpu", non_blocking=True) for name, value in latents.items()})
+        if latents:
+            fetched = {name: value.to("cpu", non_blocking=True) for name, value in latents.items()}
+            self._latents = (batch.index, fetched)
         values = torch.stack([value.float() for value in metrics.values()])
         self.names = list(metrics)
         self.sums = values if self.sums is None else self.sums + values
