@@ -58,11 +58,11 @@ def test_t_maze_rewards_memory():
         return 1 if seen[0][0] > 0 else 2
 
     for seed in range(10):
-        assert play(environment, remembering, seed) == (1, 11, True)
+        assert play(environment, remembering, seed) == (1, 6, True)
     returns = [play(environment, lambda seen: int(seen[-1][2]), seed)[0] for seed in range(200)]
     assert set(returns) == {-1, 1} and abs(np.mean(returns)) < 0.3  # standard error 0.07
-    assert play(environment, lambda seen: 0) == (0, 40, False)
-    assert play(environment, lambda seen: 2) == (0, 40, False)
+    assert play(environment, lambda seen: 0) == (0, 20, False)
+    assert play(environment, lambda seen: 2) == (0, 20, False)
 
 
 def test_t_maze_shows_the_cue_only_once():
@@ -85,7 +85,7 @@ def catch(seen):
 def test_catch_pixels():
     environment = gymnasium.make("reverie/CatchPixels-v0", render_mode="rgb_array")
     for seed in range(10):
-        assert play(environment, catch, seed) == (5, 15 + 4 * 16, True)
+        assert play(environment, catch, seed) == (5, 7 + 4 * 8, True)
     assert np.mean([play(environment, lambda seen: 1, seed)[0] for seed in range(20)]) < 0
     observation, _ = environment.reset(seed=1)
     np.testing.assert_array_equal(environment.render(), observation)
@@ -96,9 +96,9 @@ def test_catch_pixels_never_moves_the_paddle_out_of_the_frame():
     environment = gymnasium.make("reverie/CatchPixels-v0")
     for action in (0, 2):
         frame, _ = environment.reset(seed=0)
-        for _ in range(14):
+        for _ in range(6):
             frame = environment.step(action)[0]
-        assert (frame[-4:, :, 1] == 192).sum() == 4 * 12
+        assert (frame[-8:, :, 1] == 192).sum() == 8 * 24
 
 
 @pytest.mark.parametrize("terminate", [False, True])

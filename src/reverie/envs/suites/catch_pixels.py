@@ -8,16 +8,16 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-GRID = 16
-CELL = 4
+GRID = 8
+CELL = 8
 BALL_COLOR = (255, 255, 255)
 PADDLE_COLOR = (64, 192, 96)
 
 
 class CatchPixels(gymnasium.Env[NDArray[np.uint8], np.int64]):
-    """A ball falls one of 16 rows a step; a paddle three columns wide must be below it when it lands.
+    """A ball falls one of 8 rows a step; a paddle three columns wide must be below it when it lands.
 
-    Observation: uint8 [64, 64, 3], a 16 x 16 grid of 4 x 4 pixels. Actions: 0 left, 1 stay, 2 right, by one column.
+    Observation: uint8 [64, 64, 3], an 8 x 8 grid of 8 x 8 pixels. Actions: 0 left, 1 stay, 2 right, by one column.
     The ball starts in a random column of the top row. When it reaches the bottom row the reward is +1 if the paddle
     is there and -1 otherwise; on the next step a new ball takes the place of the old one. The episode is terminated
     when the last ball lands.

@@ -27,7 +27,7 @@ class TMaze(gymnasium.Env[NDArray[np.float32], np.int64]):
 
     metadata = {"render_modes": []}
 
-    def __init__(self, length: int = 10) -> None:
+    def __init__(self, length: int = 5) -> None:
         self.length = length
         self.observation_space = gymnasium.spaces.Box(
             np.array([-1, 0, 0], np.float32), np.array([1, 1, 1], np.float32), dtype=np.float32
