@@ -13,8 +13,8 @@ $(INSTALLED): pyproject.toml requirements.txt
 
 # Trains on CartPole-v1, then plays ten fresh episodes with the best checkpoint.
 demo: $(INSTALLED)
-	$(BIN)/reverie train dreamer-v3 --preset quick --env CartPole-v1 --steps 12000 --run runs/demo
-	$(BIN)/reverie evaluate runs/demo --episodes 10 --seed 7
+	$(BIN)/reverie train dreamer-v3 --preset quick --env CartPole-v1 --steps 12000 --deterministic-evaluation --run runs/demo
+	$(BIN)/reverie evaluate runs/demo --deterministic --episodes 10 --seed 7
 
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup

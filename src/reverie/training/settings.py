@@ -8,7 +8,7 @@ from typing import Any, Literal
 from reverie.errors import ConfigError
 
 MAY_CHANGE = {"steps", "device", "precision", "threads", "vectorization", "checkpoint_minutes", "evaluate_every"}
-MAY_CHANGE |= {"evaluation_episodes", "log_every", "videos"}
+MAY_CHANGE |= {"evaluation_episodes", "deterministic_evaluation", "log_every", "videos"}
 """Settings that may differ when a run is resumed; all others make it another run."""
 
 
@@ -44,6 +44,8 @@ class TrainSettings:
     """Environment steps between evaluations; a tenth of `steps` by default, 0 for none but the last."""
     evaluation_episodes: int = 10
     """Episodes an evaluation."""
+    deterministic_evaluation: bool = False
+    """Evaluate with most likely latents and actions instead of samples; the papers sample."""
     log_every: int = 500
     """Environment steps between two lines of metrics."""
     checkpoint_minutes: float = 5.0

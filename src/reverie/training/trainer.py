@@ -260,7 +260,12 @@ class Trainer:
         self.display.update(self.env_steps, "evaluating")
         record = VIDEO_SEQUENCES if settings.videos else 0
         result = evaluate(
-            self.agent, self.source, settings.evaluation_episodes, settings.seed + self.env_steps, record=record
+            self.agent,
+            self.source,
+            settings.evaluation_episodes,
+            settings.seed + self.env_steps,
+            settings.deterministic_evaluation,
+            record,
         )
         append_scores(self.path, {**self.counters, **result.to_json()})
         if self.best is None or result.mean >= self.best:
