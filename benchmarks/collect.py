@@ -1,0 +1,56 @@
+"""Copies what is worth keeping of finished runs into benchmarks/results: scores, curve, one dream video.
+
+    .venv/bin/python benchmarks/collect.py NAME RUN [RUN ...]
+
+Writes NAME.json (command-line settings, counters, wall time, evaluations of every run), NAME.png (learning curve) and
+NAME.mp4 (last dream video of the first run).
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from reverie.training.curves import plot_learning_curves
+from reverie.training.metrics import read_metrics, read_scores
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def summary(run: Path) -> dict[str, object]:
+    """Settings that differ from the defaults are in the run's config; here is what a table needs."""
+    config = json.loads((run / "config.json").read_text())
+    last = read_metrics(run)[-1]
+    scores = read_scores(run)
+    return {
+        "agent": config["agent"],
+        "environment": config["environment"]["environment"],
+        "action_repeat": config["environment"]["action_repeat"],
+        "seed": config["seed"],
+        "agent_config": {key: value for key, value in config["agent_config"].items() if value is not None},
+        "num_envs": config["settings"]["num_envs"],
+        "threads": config["settings"]["threads"],
+        "env_steps": last["env_steps"],
+        "frames": last["frames"],
+        "updates": last["updates"],
+        "replay_ratio": round(last["replay/ratio"], 1),
+        "wall_seconds": round(last["seconds"]),
+        "evaluations": [
+            {key: score[key] for key in ("env_steps", "mean", "std", "episodes", "deterministic")} for score in scores
+        ],
+    }
+
+
+def main() -> None:
+    """Reads the names and writes the three files."""
+    name, runs = sys.argv[1], [Path(argument) for argument in sys.argv[2:]]
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps([summary(run) for run in runs], indent=1) + "\n")
+    plot_learning_curves(runs, RESULTS / f"{name}.png")
+    videos = sorted((runs[0] / "videos").glob("*.mp4"))
+    if videos:
+        shutil.copy(videos[-1], RESULTS / f"{name}.mp4")
+
+
+if __name__ == "__main__":
+    main()
