@@ -28,7 +28,7 @@ def make_run(root, task, agent, seed, points=60, config=True, level=100.0):
         writer.write(counters, {"episode/return": level * index / points + generator.normal(), "loss/actor": 0.1})
     writer.close()
     if config:
-        content = {"environment": {"id": task}, "agent": agent, "seed": seed}
+        content = {"environment": {"environment": task}, "agent": agent, "seed": seed}
         (folder / "config.json").write_text(json.dumps(content))
     append_scores(folder, {"env_steps": 3000, "frames": 12000, "updates": 300, "mean": level / 2})
     return folder

@@ -137,9 +137,9 @@ def _identity(folder: Path) -> tuple[str, str, str]:
 
 
 def _name_in(value: Any) -> str:
-    """The name in a config entry that is text or a dictionary with `id` or `name`; empty if there is none."""
+    """The name in a config entry that is text or a dictionary with `environment` or `name`; empty if there is none."""
     if isinstance(value, dict):
-        value = value.get("id") or value.get("name")
+        value = value.get("environment") or value.get("name")
     return value if isinstance(value, str) else ""
 
 
