@@ -3,7 +3,8 @@
     .venv/bin/python benchmarks/collect.py NAME RUN [RUN ...]
 
 Writes NAME.json (command-line settings, counters, wall time, evaluations of every run), NAME.png (learning curve) and
-NAME.mp4 (last dream video of the first run).
+NAME.mp4 (last dream video of the first run). The best checkpoint of every run plays 100 episodes with a seed that
+training did not use, with most likely actions if the evaluations during training had them.
 """
 
 import json
@@ -11,9 +12,11 @@ import shutil
 import sys
 from pathlib import Path
 
+import reverie
 from reverie.training.curves import plot_learning_curves
 from reverie.training.metrics import read_metrics, read_scores
 
+FRESH_EPISODES, FRESH_SEED = 100, 777_777
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -22,6 +25,8 @@ def summary(run: Path) -> dict[str, object]:
     config = json.loads((run / "config.json").read_text())
     last = read_metrics(run)[-1]
     scores = read_scores(run)
+    deterministic = config["settings"]["deterministic_evaluation"]
+    fresh = reverie.load(run).evaluate(FRESH_EPISODES, deterministic=deterministic, seed=FRESH_SEED)
     return {
         "agent": config["agent"],
         "environment": config["environment"]["environment"],
@@ -38,6 +43,12 @@ def summary(run: Path) -> dict[str, object]:
         "evaluations": [
             {key: score[key] for key in ("env_steps", "mean", "std", "episodes", "deterministic")} for score in scores
         ],
+        "best_checkpoint": {
+            "mean": round(fresh.mean, 2),
+            "std": round(fresh.standard_deviation, 2),
+            "episodes": FRESH_EPISODES,
+            "deterministic": deterministic,
+        },
     }
 
 

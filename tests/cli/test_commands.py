@@ -61,6 +61,7 @@ def test_evaluate(small_run, capsys, checkpoint):
     assert main(["evaluate", str(small_run), "--episodes", "3", "--checkpoint", checkpoint]) == 0
     first = capsys.readouterr().out
     assert first.count("episode ") == 3 and "mean return" in first
+    assert f"run folder        {small_run}" in first
     assert main(["evaluate", str(small_run), "--episodes", "3", "--checkpoint", checkpoint]) == 0
     assert capsys.readouterr().out == first
 

@@ -11,6 +11,7 @@ from typing import Annotated
 import tyro
 
 from reverie.cli.options import parse
+from reverie.cli.run_files import print_run_files
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     import reverie
     from reverie.errors import ConfigError
     from reverie.training.evaluation import evaluate
+    from reverie.training.metrics import METRICS_FILE
 
     if options.episodes < 1:
         raise ConfigError(f"episodes must be at least 1, got {options.episodes}")
@@ -57,4 +59,6 @@ def main(arguments: Sequence[str]) -> int:
     for index, (total, length) in enumerate(zip(result.returns, result.lengths, strict=True)):
         print(f"episode {index:>3}   return {total:>10.2f}   length {length:>6}")
     print(f"mean return {result.mean:.2f} ± {result.standard_deviation:.2f} over {len(result.returns)} episodes")
+    if (options.path / METRICS_FILE).exists():
+        print_run_files(options.path)
     return 0

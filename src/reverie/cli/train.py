@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from typing import Any
 
 from reverie.cli.options import parse
+from reverie.cli.run_files import CURVE_FILE, print_run_files
 from reverie.errors import ConfigError
 from reverie.training.settings import TrainSettings
 
@@ -90,6 +90,8 @@ def _options(config: type[Any], defaults: Any) -> type[Any]:
 
 def _train(environment: EnvironmentOptions, settings: TrainSettings, config: Any) -> int:
     from reverie.envs import EnvironmentSource
+    from reverie.training.curves import plot_learning_curves
+    from reverie.training.metrics import read_scores
     from reverie.training.run_folder import default_path
     from reverie.training.trainer import Trainer
 
@@ -109,26 +111,12 @@ def _train(environment: EnvironmentOptions, settings: TrainSettings, config: Any
     if not complete:
         print(f"stopped at step {trainer.env_steps:,}; repeat the command to go on")
         return 130
-    _report(path)
-    return 0
-
-
-def _report(path: Path) -> None:
-    """Prints where everything is, and draws the learning curve."""
-    from reverie.training.curves import plot_learning_curves
-    from reverie.training.metrics import read_scores
-
-    scores = read_scores(path)
-    if scores:
-        last = scores[-1]
+    last = read_scores(path)[-1:]
+    for score in last:
         print(
-            f"evaluation        mean return {last['mean']:.1f} ± {last['std']:.1f} over {last['episodes']} episodes "
-            f"at step {last['env_steps']:,}"
+            f"evaluation        mean return {score['mean']:.1f} ± {score['std']:.1f} over {score['episodes']} episodes "
+            f"at step {score['env_steps']:,}"
         )
-    print(f"run folder        {path}{os.sep}")
-    curve = path / "learning_curve.png"
-    plot_learning_curves([path], curve)
-    print(f"learning curve    {curve}")
-    videos = sorted((path / "videos").glob("open_loop_*.mp4"))
-    if videos:
-        print(f"dream video       {videos[-1]}")
+    plot_learning_curves([path], path / CURVE_FILE)
+    print_run_files(path)
+    return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ _AXIS_LABELS = {
 RETURN_METRIC = "episode/return"
 _GRID_POINTS = 200
 _PANEL_COLUMNS = 3
+_CAPTION_LETTERS_PER_INCH = 15
 _MAX_BYTES = 300_000
 
 
@@ -162,7 +164,8 @@ def _draw(curves: list[RunCurve], x: str, metric: str, smoothing: float) -> byte
             if group:
                 _draw_group(axis, agent, group, f"C{index % 10}", smoothing)
         _label_panel(axis, tasks[panel], x, metric)
-    figure.supxlabel(_caption(curves, smoothing), fontsize=8, color="0.4")
+    caption = textwrap.fill(_caption(curves, smoothing), int(figure.get_figwidth() * _CAPTION_LETTERS_PER_INCH))
+    figure.supxlabel(caption, fontsize=8, color="0.4")
     encoded = io.BytesIO()
     figure.savefig(encoded, format="png")
     return _shrunk(encoded.getvalue())
