@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -30,6 +31,7 @@ class BenchOptions:
 def main(arguments: Sequence[str]) -> int:
     """Runs the command; returns the exit code."""
     options = parse(BenchOptions, "bench", arguments)
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler reports its own beginning and end
     import torch
     from rich.console import Console
     from rich.table import Table

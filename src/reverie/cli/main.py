@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -20,6 +21,10 @@ COMMANDS = {
     "bench": "time one update on this machine, phase by phase",
     "envs": "list environments that can be used here",
 }
+
+SPIN_COUNT = "20000"
+"""How often an OpenMP thread looks for work before it sleeps. By default it never sleeps, and two programs that share
+the cores slow each other down several times. Read by GNU OpenMP when PyTorch is imported."""
 
 HELP = """reverie {version}: agents that learn a world model and learn to act by imagining in it
 
@@ -51,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         close = difflib.get_close_matches(words[0], COMMANDS, 1, 0.4)
         hint = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(COMMANDS)}"
         return _fail(f"there is no command {words[0]!r}; {hint}")
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning

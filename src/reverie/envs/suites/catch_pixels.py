@@ -8,16 +8,17 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-GRID = 8
-CELL = 8
-BALL_COLOR = (255, 255, 255)
+GRID = 4
+CELL = 16
+BACKGROUND_COLOR = (96, 96, 128)
+BALL_COLOR = (255, 224, 64)
 PADDLE_COLOR = (64, 192, 96)
 
 
 class CatchPixels(gymnasium.Env[NDArray[np.uint8], np.int64]):
-    """A ball falls one of 8 rows a step; a paddle three columns wide must be below it when it lands.
+    """A ball falls one of 4 rows a step; a paddle one column wide must be below it when it lands.
 
-    Observation: uint8 [64, 64, 3], an 8 x 8 grid of 8 x 8 pixels. Actions: 0 left, 1 stay, 2 right, by one column.
+    Observation: uint8 [64, 64, 3], a 4 x 4 grid of 16 x 16 pixels. Actions: 0 left, 1 stay, 2 right, by one column.
     The ball starts in a random column of the top row. When it reaches the bottom row the reward is +1 if the paddle
     is there and -1 otherwise; on the next step a new ball takes the place of the old one. The episode is terminated
     when the last ball lands.
@@ -51,14 +52,14 @@ class CatchPixels(gymnasium.Env[NDArray[np.uint8], np.int64]):
 
     def step(self, action: np.int64) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
         """Move the paddle by one column and the ball by one row."""
-        self._paddle = min(max(self._paddle + int(action) - 1, 1), GRID - 2)
+        self._paddle = min(max(self._paddle + int(action) - 1, 0), GRID - 1)
         reward = 0.0
         if self._row == GRID - 1:
             self._release()
         else:
             self._row += 1
             if self._row == GRID - 1:
-                reward = 1.0 if abs(self._column - self._paddle) <= 1 else -1.0
+                reward = 1.0 if self._column == self._paddle else -1.0
                 self._landed += 1
         return self._draw(), reward, self._landed == self.balls, False, {}
 
@@ -71,8 +72,7 @@ class CatchPixels(gymnasium.Env[NDArray[np.uint8], np.int64]):
 
     def _draw(self) -> NDArray[np.uint8]:
         """A new frame; where ball and paddle meet the ball is seen."""
-        frame = np.zeros((GRID * CELL, GRID * CELL, 3), np.uint8)
-        frame[-CELL:, (self._paddle - 1) * CELL : (self._paddle + 2) * CELL] = PADDLE_COLOR
-        top, left = self._row * CELL, self._column * CELL
-        frame[top : top + CELL, left : left + CELL] = BALL_COLOR
-        return frame
+        cells = np.full((GRID, GRID, 3), BACKGROUND_COLOR, np.uint8)
+        cells[-1, self._paddle] = PADDLE_COLOR
+        cells[self._row, self._column] = BALL_COLOR
+        return cells.repeat(CELL, 0).repeat(CELL, 1)

@@ -12,8 +12,8 @@ class RepeatPrevious(gymnasium.Env[np.int64, np.int64]):
     """Each step shows a random symbol; naming the one shown `delay` steps before gives reward 1.
 
     During the first `delay` steps there is nothing to name and no reward. The episode is truncated after `length`
-    steps. The maximal return is `length - delay` (44 by default); without memory, any way of acting gives a mean of
-    `(length - delay) / symbols` (11 by default).
+    steps. The maximal return is `length - delay` (46 by default); without memory, any way of acting gives a mean of
+    `(length - delay) / symbols` (11.5 by default).
 
     Args:
         symbols: number of symbols, which is also the number of actions.
@@ -23,7 +23,7 @@ class RepeatPrevious(gymnasium.Env[np.int64, np.int64]):
 
     metadata = {"render_modes": []}
 
-    def __init__(self, symbols: int = 4, delay: int = 4, length: int = 48) -> None:
+    def __init__(self, symbols: int = 4, delay: int = 2, length: int = 48) -> None:
         self.symbols, self.delay, self.length = symbols, delay, length
         self.observation_space = gymnasium.spaces.Discrete(symbols)
         self.action_space = gymnasium.spaces.Discrete(symbols)
