@@ -1,6 +1,6 @@
 """Train from images: a ball falls, a paddle catches it, and the agent sees 64 x 64 pixels.
 
-python examples/pixels.py          3,000 updates, which are hours on a CPU (reverie bench --observation image)
+python examples/pixels.py          2,500 updates, about a quarter of an hour on a CPU
 python examples/pixels.py --tiny   some seconds, learns nothing
 
 Any environment that can render may be learned from pixels: reverie.DreamerV3("CartPole-v1", pixels=True).
@@ -11,8 +11,9 @@ import sys
 import reverie
 from reverie.dream.open_loop import save_open_loop
 
-steps = 50_000
-settings = {"size": "1m", "replay_ratio": 64, "replay_storage": "disk"}  # images fill the memory, so keep them on disk
+steps = 6_000
+settings = {"preset": "quick", "units": 64, "batch_length": 8, "replay_ratio": 64, "warmup_steps": 1000}
+settings |= {"replay_storage": "disk"}  # images fill the memory, so keep them on disk
 if "--tiny" in sys.argv:
     steps = 200
     settings = {"size": "100k", "deterministic": 32, "hidden": 16, "units": 16, "variables": 4, "classes": 4}
