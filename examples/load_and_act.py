@@ -7,8 +7,6 @@ python examples/load_and_act.py --tiny                          trains a tiny ag
 import sys
 from pathlib import Path
 
-import gymnasium
-
 import reverie
 
 if "--tiny" in sys.argv:
@@ -23,7 +21,7 @@ else:
     sys.exit(__doc__)
 
 agent = reverie.load(folder)  # the best checkpoint of a run; checkpoint="latest" takes the newest
-environment = gymnasium.make(agent.source.name)
+environment = agent.adapter.environment  # a gymnasium.Env with the wrappers of training; one of your own does as well
 for episode in range(3):
     observation, _ = environment.reset(seed=episode)
     state, total, ended = None, 0.0, False  # None begins an episode

@@ -2,14 +2,17 @@
 
 import sys
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 
 import gymnasium
 import numpy as np
 import pytest
+import torch
 
 import reverie
-from reverie.errors import CheckpointError, ConfigError
+from reverie.envs import EnvironmentSource
+from reverie.errors import CheckpointError, ConfigError, EnvironmentProblem
 
 sys.path.insert(0, str(Path(__file__).parent / "training"))
 from run_helpers import RUN, TINY, Nested, Walk, walk  # noqa: E402
@@ -109,3 +112,62 @@ def test_a_mistyped_setting_names_the_nearest(name, close):
 def test_load_of_nothing(tmp_path):
     with pytest.raises(CheckpointError, match="does not exist"):
         reverie.load(tmp_path / "nothing")
+
+
+def test_saving_over_a_run_is_refused(tmp_path):
+    agent = make("CartPole-v1", tmp_path).learn(60, progress=False)
+    with pytest.raises(CheckpointError, match="perhaps a run"):
+        agent.save(tmp_path / "run")
+    reverie.load(tmp_path / "run").learn(80, progress=False)
+
+
+def test_another_lambda_may_mean_another_run(tmp_path):
+    for expected in (nullcontext(), pytest.warns(UserWarning, match=r"cannot be checked.*run=")):
+        with expected:
+            make(lambda: Walk(), tmp_path).learn(60, progress=False)
+
+
+def test_wrapper_settings_beside_a_recipe_are_refused():
+    with pytest.raises(ConfigError, match="EnvironmentSource"):
+        reverie.DreamerV3(EnvironmentSource("CartPole-v1"), pixels=True)
+
+
+def test_making_an_agent_leaves_random_numbers_alone(tmp_path):
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    make("CartPole-v1", tmp_path).agent.count_parameters()
+    assert torch.rand(1) == expected
+
+
+class Camera(Walk):
+    """Sees an image of 40 x 50 pixels."""
+
+    observation_space = gymnasium.spaces.Box(0, 255, (40, 50, 3), np.uint8)
+    metadata = {"render_modes": ["rgb_array"]}
+
+    def __init__(self, render_mode=None):
+        super().__init__()
+        self.render_mode = render_mode
+
+    def _observe(self):
+        return np.full((40, 50, 3), self.elapsed, np.uint8)
+
+    def render(self):
+        return self._observe().repeat(2, 0)
+
+
+@pytest.mark.parametrize("settings", [{"pixels": True}, {"image_size": 32}, {"pixels": True, "image_size": 48}])
+def test_predict_takes_images_as_the_environment_gives_them(tmp_path, settings):
+    agent = make(Camera, tmp_path, blocks=8, **settings)
+    environment = Camera()
+    observation, _ = environment.reset(seed=0)
+    seen = environment.render() if "pixels" in settings else observation
+    action, state = agent.predict(seen)
+    agent.predict(seen, state)
+    assert environment.action_space.contains(action)
+    resized = agent.adapter.reset(0)
+    assert np.array_equal(resized["image"], agent.adapter.encode_observation(seen)["image"])
+    agent.predict(agent.adapter.environment.reset(seed=0)[0])
+    with pytest.raises(EnvironmentProblem, match="shape"):
+        agent.predict(np.zeros(4, np.float32))

@@ -21,6 +21,10 @@ __all__ = ["DreamerV3", "DreamerV3In2023", "__version__", "load"]
 _HOMES = {"DreamerV3": "reverie.api", "DreamerV3In2023": "reverie.api", "load": "reverie.api"}
 
 
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])
+
+
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -26,7 +27,7 @@ from reverie.errors import ConfigError
 from reverie.training.device import choose_device, choose_precision
 from reverie.training.evaluation import Evaluation, evaluate, to_tensors
 from reverie.training.model_files import load_model, save_model
-from reverie.training.run_folder import default_path
+from reverie.training.run_folder import CONFIG_FILE, default_path
 from reverie.training.settings import TrainSettings
 from reverie.training.trainer import Trainer
 
@@ -69,11 +70,15 @@ class Learner:
         preset: str = "paper",
         **settings: Any,
     ) -> None:
-        self.source = (
-            environment
-            if isinstance(environment, EnvironmentSource)
-            else EnvironmentSource(environment, pixels, image_size, action_repeat, time_limit)
-        )
+        if isinstance(environment, EnvironmentSource):
+            if pixels or image_size is not None or action_repeat != 1 or time_limit is not None:
+                raise ConfigError(
+                    "got an EnvironmentSource and wrapper settings beside it; give pixels, image_size, action_repeat "
+                    "and time_limit to the EnvironmentSource"
+                )
+            self.source = environment
+        else:
+            self.source = EnvironmentSource(environment, pixels, image_size, action_repeat, time_limit)
         own = {field.name for field in fields(TrainSettings)}
         self._settings = {key: value for key, value in settings.items() if key in own}
         self._settings |= {"seed": seed, "device": device}
@@ -84,10 +89,24 @@ class Learner:
         self._saved_in: Path | None = None
         self.adapter: EnvironmentAdapter = self.source.make()
         self.interface = self.adapter.interface
-        torch.manual_seed(seed)
-        target = choose_device(device)
-        self.agent: ImaginationAgent = self.config.build(self.interface).to(target)
-        self.agent.compute_dtype = choose_precision(self._settings.get("precision", "auto"), target)
+        self._device = choose_device(device)
+        self._agent: ImaginationAgent | None = None
+
+    @property
+    def agent(self) -> ImaginationAgent:
+        """World model, behaviour and optimiser; before `learn` or `load` with the weights that the seed gives."""
+        if self._agent is None:
+            devices = [self._device] if self._device.type == "cuda" else []
+            with torch.random.fork_rng(devices):
+                torch.manual_seed(self._settings["seed"])
+                self.agent = self.config.build(self.interface).to(self._device)
+            return self.agent
+        return self._agent
+
+    @agent.setter
+    def agent(self, agent: ImaginationAgent) -> None:
+        agent.compute_dtype = choose_precision(self._settings.get("precision", "auto"), self._device)
+        self._agent = agent
 
     def learn(self, steps: int, *, progress: bool = True) -> Learner:
         """Trains until the run has made `steps` environment steps, going on from its last checkpoint.
@@ -108,6 +127,12 @@ class Learner:
                 f"{self._saved_in} holds weights only, neither optimiser state nor experience, so learning cannot go "
                 f"on from it; load the run folder that it came from"
             )
+        if "<lambda>" in self.source.name and self._agent is None and (self.run_folder / CONFIG_FILE).exists():
+            warnings.warn(
+                f"going on with the run in {self.run_folder}; whether its environment came from the same lambda cannot "
+                f"be checked, so give another run=... if it did not",
+                stacklevel=2,
+            )
         settings = TrainSettings(**{**self._settings, "steps": steps})
         trainer = Trainer(self.config, settings, self.source, self.run_folder, visible=progress)
         try:
@@ -119,15 +144,31 @@ class Learner:
             raise KeyboardInterrupt
         return self
 
-    def evaluate(self, episodes: int = 10, *, deterministic: bool = False, seed: int = 0) -> Evaluation:
+    def evaluate(
+        self,
+        episodes: int = 10,
+        *,
+        deterministic: bool = False,
+        seed: int = 0,
+        progress: Callable[[int], None] | None = None,
+    ) -> Evaluation:
         """Plays episodes in fresh environments.
 
         Args:
             episodes: how many.
             deterministic: take most likely actions; the papers sample.
             seed: of the episodes and of sampling.
+            progress: called with the number of finished episodes.
         """
-        return evaluate(self.agent, self.source, episodes, seed, deterministic)
+        return evaluate(
+            self.agent,
+            self.source,
+            episodes,
+            seed,
+            deterministic,
+            progress=progress,
+            vectorization=self._settings.get("vectorization", "auto"),
+        )
 
     def predict(
         self, observation: Any, state: PolicyState | None = None, *, deterministic: bool = True
@@ -135,7 +176,7 @@ class Learner:
         """Chooses an action for one observation of the environment.
 
         Args:
-            observation: as the environment returns it.
+            observation: as the environment returns it; with `pixels=True` a frame of its `render()`.
             state: what the previous call returned; None at the beginning of an episode.
             deterministic: take the most likely action; False samples.
 
@@ -156,7 +197,8 @@ class Learner:
             sequences: how many.
             seed: of the episodes and of sampling.
         """
-        result = evaluate(self.agent, self.source, sequences, seed, record=sequences)
+        vectorization = self._settings.get("vectorization", "auto")
+        result = evaluate(self.agent, self.source, sequences, seed, record=sequences, vectorization=vectorization)
         return predict_open_loop(self.agent, choose_sequences(result.episodes, length, sequences))
 
     def save(self, folder: str | Path) -> None:
@@ -234,7 +276,6 @@ def load(
         learner.run_folder = Path(path)
     else:
         learner._saved_in = Path(path)
-    agent.compute_dtype = learner.agent.compute_dtype
     learner.agent = agent
     return learner
 

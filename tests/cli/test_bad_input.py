@@ -171,7 +171,8 @@ def test_commands_on_folders_without_an_agent(tmp_path, run_copy, capsys, comman
         (["dream", "RUN", "--length", "1"], ["4 steps"]),
         (["dream", "RUN", "--sequences", "0"], ["sequence"]),
         (["plot", "RUN", "--metric", "loss/everything"], []),
-        (["plot"], ["0 runs"]),
+        (["plot"], ["at least one run folder"]),
+        (["dream", "RUN", "--output", "dream.gif"], [".mp4", "dream.gif"]),
     ],
 )
 def test_options_of_other_commands(small_run, capsys, line, parts):

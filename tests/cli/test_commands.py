@@ -115,3 +115,15 @@ def test_what_the_system_refuses_is_a_sentence(small_run, capsys):
     assert main(["plot", str(small_run), "--output", "/proc/curves.png"]) == 2
     err = capsys.readouterr().err
     assert err.startswith("reverie: ") and "/proc" in err and err.count(os.linesep) == 1
+
+
+def test_plot_finds_the_runs_inside_folders(small_run, tmp_path, capsys):
+    picture = tmp_path / "curves.png"
+    assert main(["plot", str(small_run.parents[2]), "--output", str(picture)]) == 0
+    assert capsys.readouterr().out.strip() == str(picture) and picture.stat().st_size > 1000
+
+
+def test_the_traceback_of_an_error_can_be_had(monkeypatch, capsys):
+    monkeypatch.setenv("REVERIE_TRACEBACK", "1")
+    assert main(["evaluate", "nowhere"]) == 2
+    assert "Traceback" in capsys.readouterr().err

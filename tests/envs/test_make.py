@@ -45,6 +45,15 @@ def test_module_ids(tmp_path, monkeypatch):
     del gymnasium.registry["OfMyOwn-v0"]
 
 
+def test_pixels_of_a_module_id(tmp_path, monkeypatch):
+    (tmp_path / "own_pixels.py").write_text(
+        "import gymnasium\ngymnasium.register('OwnPixels-v0', 'gymnasium.envs.classic_control.cartpole:CartPoleEnv')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    adapter = make("own_pixels:OwnPixels-v0", pixels=True)
+    assert adapter.interface.observations[0].shape == (64, 64, 3)
+
+
 def test_time_limit():
     for environment in ("CartPole-v1", lambda: gymnasium.make("CartPole-v1")):
         adapter = make(environment, time_limit=4, action_repeat=2)
@@ -217,7 +226,7 @@ def test_source_survives_json():
 def test_functions_and_objects_are_stored_by_name():
     data = EnvironmentSource(Noisy, time_limit=3, kwargs={"length": 2}).to_json()
     assert data["kind"] == "function" and data["environment"] == "env_helpers.Noisy"
-    with pytest.raises(ConfigError, match=r"'env_helpers.Noisy' .* pass it again with environment="):
+    with pytest.raises(ConfigError, match=r"'env_helpers.Noisy' .* pass it again in Python, .*environment="):
         EnvironmentSource.from_json(data)
     rebuilt = EnvironmentSource.from_json(data, Noisy)
     assert rebuilt.kwargs == {"length": 2} and rebuilt.time_limit == 3

@@ -73,6 +73,7 @@ def test_float_images_are_scaled_and_rounded():
         Box(0, 255, (128,), np.uint8),
     ],
 )
+@pytest.mark.filterwarnings("ignore:.*treated as a vector:UserWarning")
 def test_all_other_boxes_are_vectors(space):
     part = only(space)
     assert part == ObservationPart("observation", "vector", (int(np.prod(space.shape)),))
@@ -80,6 +81,12 @@ def test_all_other_boxes_are_vectors(space):
     encoded = ObservationCodec(space).encode(value)["observation"]
     assert encoded.dtype == np.float32
     np.testing.assert_allclose(encoded, np.asarray(value, np.float32).reshape(-1))
+
+
+@pytest.mark.parametrize("box", [(0, 255, (84, 84, 3), np.float32), (0, 255, (4, 64, 64, 3), np.uint8)])
+def test_a_box_that_may_be_an_image_is_announced(box):
+    with pytest.warns(UserWarning, match="treated as a vector"):
+        ObservationCodec(gymnasium.spaces.Box(*box))
 
 
 def test_float64_is_cast_to_float32():

@@ -74,6 +74,17 @@ def test_killed_worker_is_restarted_and_its_episode_truncated():
         np.testing.assert_array_equal(following.observation["observation"][0], fresh.observation["observation"][0])
 
 
+def test_every_death_is_announced():
+    with workers(Noisy, 1, num_workers=1) as pool, warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("default")
+        pool.reset()
+        for _ in range(3):
+            os.kill(pool.worker_pids[0], signal.SIGKILL)
+            for _ in range(3):
+                pool.step(np.array([[1, 0]], np.float32))
+    assert [str(warning.message).partition("(restart ")[2][0] for warning in seen] == ["1", "2", "3"]
+
+
 def test_environments_that_share_a_dead_worker(tmp_path):
     with workers(ExitsInReset, 2, num_workers=1, kwargs={"flag": str(tmp_path / "died")}) as pool:
         pool.reset()

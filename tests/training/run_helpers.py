@@ -107,9 +107,9 @@ def content(folder):
 
 
 def expect_sentence(capsys, code, *parts):
-    """The command ended with code 2 and said one sentence, in which every part stands; returns it."""
+    """The command ended with code 2 and said one sentence besides warnings, with every part in it; returns it."""
     printed = capsys.readouterr()
-    lines = [line for line in printed.err.splitlines() if line]
+    lines = [line for line in printed.err.splitlines() if line and not line.startswith("reverie: warning: ")]
     assert code == 2, printed
     assert "Traceback" not in printed.err
     assert len(lines) == 1 and lines[0].startswith("reverie: "), printed.err
@@ -135,6 +135,8 @@ class Walk(gymnasium.Env):
     def step(self, action):
         self.elapsed += 1
         self.taken += 1
+        if self.fault == "crash" and self.taken > self.at:
+            os._exit(3)
         reward = float(action)
         if self.fault in ("nan reward", "inf reward") and self.taken > self.at:
             reward = float(self.fault.split()[0])
@@ -204,6 +206,7 @@ for _id, _class, _fault in (
     ("RunTestInfReward-v0", Walk, "inf reward"),
     ("RunTestShape-v0", Walk, "shape"),
     ("RunTestDtype-v0", Walk, "dtype"),
+    ("RunTestCrash-v0", Walk, "crash"),
 ):
     if _id not in gymnasium.registry:
         gymnasium.register(id=_id, entry_point=f"{__name__}:{_class.__name__}", kwargs={"fault": _fault})

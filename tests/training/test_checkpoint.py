@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from run_helpers import checkpoints, content, expect_sentence, metrics, train
 
+from reverie.cli.main import main
 from reverie.errors import CheckpointError
 from reverie.training.checkpoint import Checkpoints
 
@@ -154,3 +156,27 @@ def test_what_restore_refuses_is_no_checkpoint_to_offer(tmp_path):
 
     with pytest.raises(CheckpointError, match="the rows are gone; checkpoint 000000000001 is whole"):
         store.read("000000000003", restore)
+
+
+@pytest.mark.parametrize(("checkpoint", "file"), [("best", "model"), ("latest", "agent")])
+@pytest.mark.parametrize("harm", [truncate, flip, remove])
+def test_damaged_weights_are_not_played_with(copied_run, capsys, checkpoint, file, harm):
+    folder = "best" if checkpoint == "best" else checkpoints(copied_run)[-1]
+    path = copied_run / "checkpoints" / folder / f"{file}.safetensors"
+    harm(path)
+    sentence = expect_sentence(
+        capsys, main(["evaluate", str(copied_run), "--checkpoint", checkpoint, "--episodes", "1"]), str(path)
+    )
+    other = sentence.rpartition("--checkpoint ")[2]
+    assert main(["evaluate", str(copied_run), "--checkpoint", other, "--episodes", "1"]) == 0
+
+
+def test_a_lost_configuration_is_in_the_best_checkpoint(copied_run, capsys):
+    config = copied_run / "config.json"
+    for harm in ("{", None):
+        config.unlink() if harm is None else config.write_text(harm)
+        sentence = expect_sentence(capsys, train(copied_run, evaluate_every=150, videos=True), "over it")
+        copy = Path(sentence.partition("; copy ")[2].partition(" over it")[0])
+        shutil.copy(copy, config)
+        assert train(copied_run, evaluate_every=150, videos=True) == 0
+        capsys.readouterr()

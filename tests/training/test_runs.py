@@ -1,11 +1,15 @@
 """One seed gives one history: with workers, with interruptions, in every combination."""
 
 import json
+import signal
+import warnings
 
 import pytest
 import run_helpers
 from run_helpers import assert_same_run, checkpoints, metrics, replay_rows, train
 
+from reverie.training import trainer
+from reverie.training.memory import warn_if_large
 from reverie.training.metrics import read_scores
 from reverie.training.trainer import Trainer
 
@@ -143,3 +147,41 @@ def test_every_metric_has_its_counters_in_order(whole):
     # replay_ratio 4 = 4 x 8 replayed steps x updates / steps after the warm-up, and one update at its end
     assert abs(last["updates"] - 1 - (last["env_steps"] - 52) * 4 / 32) <= 1
     assert last["frames"] == last["env_steps"]
+
+
+@pytest.mark.filterwarnings("ignore:the worker process:RuntimeWarning")
+def test_a_simulator_that_crashes_ends_neither_training_nor_evaluation(tmp_path):
+    assert train(tmp_path / "run", env="RunTestCrash-v0", vectorization="workers", steps=100) == 0
+    assert len(json.loads((tmp_path / "run" / "scores.json").read_text())) == 1
+
+
+def test_ctrl_c_during_an_evaluation_leaves_a_run_that_evaluates_when_it_goes_on(tmp_path, monkeypatch):
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    assert train(whole, steps=120, evaluate_every=60) == 0
+    real, interrupted = trainer.evaluate, []
+
+    def evaluate(*arguments, stop, **options):
+        if not interrupted:
+            interrupted.append(True)
+            assert not stop()
+            signal.raise_signal(signal.SIGINT)
+            assert stop()
+        return real(*arguments, stop=stop, **options)
+
+    monkeypatch.setattr(trainer, "evaluate", evaluate)
+    assert train(run, steps=120, evaluate_every=60) == 130
+    assert len(checkpoints(run)) == 1 and not (run / "scores.json").exists()
+    assert train(run, steps=120, evaluate_every=60) == 0
+    assert_same_run(whole, run)
+    assert (run / "scores.json").read_text() == (whole / "scores.json").read_text()
+
+
+@pytest.mark.parametrize("storage", ["ram", "disk"])
+def test_a_replay_that_will_not_fit_is_announced(tmp_path, storage):
+    with pytest.warns(UserWarning, match="--replay-capacity") as seen:
+        warn_if_large(10**18, 5_000, storage, tmp_path)
+    assert len(seen) == (2 if storage == "ram" else 1)
+    assert "the replay of 5,000 steps will take 1e+09 GB" in str(seen[0].message)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_if_large(1000, 5_000, storage, tmp_path)

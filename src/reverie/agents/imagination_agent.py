@@ -11,16 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.profiler import record_function
 
 from reverie.behaviors.actor_critic import ActorCritic, Rollout
-from reverie.errors import CheckpointError
 from reverie.models.rssm import LatentState
 from reverie.models.world_model import WorldModel
 from reverie.optim.base import Optimizer
 from reverie.spaces import Interface
+from reverie.tensor_files import load_tensors, save_tensors
 
 PHASE = "reverie: "
 """Prefix of the profiler labels of an update's phases."""
@@ -224,7 +223,7 @@ class ImaginationAgent(nn.Module):
 
     def save(self, path: Path) -> None:
         """Writes all weights, the slow critic's and the return scale to a safetensors file."""
-        save_file({name: value.contiguous() for name, value in self.state_dict().items()}, path)
+        save_tensors(self.state_dict(), path)
 
     def load(self, path: Path) -> None:
         """Reads what `save` wrote.
@@ -233,30 +232,3 @@ class ImaginationAgent(nn.Module):
             CheckpointError: the file is damaged, or its tensors are not those of this configuration.
         """
         load_tensors(self.state_dict(), path)
-
-
-def load_tensors(targets: Mapping[str, Tensor], path: Path) -> None:
-    """Copies the tensors of a safetensors file into `targets`, which must have the same names and shapes.
-
-    Raises:
-        CheckpointError: the file cannot be read, or a name or shape differs; nothing was copied then.
-    """
-    try:
-        tensors = load_file(path)
-    except Exception as error:  # noqa: BLE001 (the library raises types of its own for each kind of damage)
-        raise CheckpointError(f"{path} cannot be read as safetensors ({error}); use another checkpoint") from error
-    different = sorted(targets.keys() ^ tensors.keys())
-    if different:
-        raise CheckpointError(
-            f"{path} belongs to another configuration: {different[0]!r} is in only one of file and agent; "
-            f"use the configuration that it was saved with"
-        )
-    for name, target in targets.items():
-        if target.shape != tensors[name].shape:
-            raise CheckpointError(
-                f"{path} belongs to another configuration: {name} is {list(tensors[name].shape)} in the file and "
-                f"{list(target.shape)} in the agent; use the configuration that it was saved with"
-            )
-    with torch.no_grad():
-        for name, target in targets.items():
-            target.copy_(tensors[name])

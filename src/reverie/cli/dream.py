@@ -43,6 +43,8 @@ def main(arguments: Sequence[str]) -> int:
         raise ConfigError(
             f"a dream needs at least 1 sequence of at least 4 steps, got {options.sequences} of {options.length}"
         )
+    if options.output is not None and options.output.suffix not in ("", ".mp4"):
+        raise ConfigError(f"the video is an MP4 file, so its name must end in .mp4, got {options.output}")
     learner = reverie.load(options.path, checkpoint=options.checkpoint, device=options.device)
     result = learner.dream(options.length, options.sequences, seed=options.seed)
     for path in save_open_loop(result, options.output or options.path / "videos" / "dream.mp4"):

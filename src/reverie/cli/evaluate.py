@@ -40,7 +40,6 @@ def main(arguments: Sequence[str]) -> int:
 
     import reverie
     from reverie.errors import ConfigError
-    from reverie.training.evaluation import evaluate
     from reverie.training.metrics import METRICS_FILE
 
     if options.episodes < 1:
@@ -48,12 +47,10 @@ def main(arguments: Sequence[str]) -> int:
     learner = reverie.load(options.path, checkpoint=options.checkpoint, device=options.device)
     with Progress(console=Console(file=sys.stderr), transient=True) as bar:
         task = bar.add_task("episodes", total=options.episodes)
-        result = evaluate(
-            learner.agent,
-            learner.source,
+        result = learner.evaluate(
             options.episodes,
-            options.seed,
-            options.deterministic,
+            deterministic=options.deterministic,
+            seed=options.seed,
             progress=lambda done: bar.update(task, completed=done),
         )
     for index, (total, length) in enumerate(zip(result.returns, result.lengths, strict=True)):

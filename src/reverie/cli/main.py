@@ -6,6 +6,7 @@ import difflib
 import importlib
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -63,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.showwarning = _show_warning
             return importlib.import_module(f"reverie.cli.{words[0]}").main(words[1:])
     except ReverieError as error:
+        if os.environ.get("REVERIE_TRACEBACK"):
+            traceback.print_exc()
         return _fail(str(error))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""

@@ -15,7 +15,13 @@ import torch
 from torch import Tensor
 
 from reverie.agents.imagination_agent import ImaginationAgent
-from reverie.dream.pictures import comparison_frames, comparison_plot, comparison_plot_frames, write_mp4
+from reverie.dream.pictures import (
+    comparison_frames,
+    comparison_plot,
+    comparison_plot_frames,
+    stack_frames,
+    write_mp4,
+)
 from reverie.errors import ReverieError
 
 
@@ -49,13 +55,18 @@ class OpenLoop:
 def choose_sequences(episodes: Sequence[dict[str, np.ndarray]], length: int, count: int) -> dict[str, np.ndarray]:
     """The beginnings of the longest episodes, cut to one length: name -> [B, T, ...].
 
+    Episodes that are less than half as long as the longest are left out, so that they do not shorten the others.
+
     Raises:
         ReverieError: no episode has the four steps that the smallest comparison needs.
     """
-    longest = sorted(episodes, key=lambda episode: -len(episode["reward"]))[:count]
-    steps = min([length] + [len(episode["reward"]) for episode in longest])
-    if not longest or steps < 4:
-        raise ReverieError(f"an open-loop prediction needs episodes of at least 4 steps, got {steps if longest else 0}")
+    lengths = [min(len(episode["reward"]), length) for episode in episodes]
+    most = max(lengths, default=0)
+    if most < 4:
+        raise ReverieError(f"an open-loop prediction needs an episode of at least 4 steps, the longest has {most}")
+    order = sorted(range(len(episodes)), key=lambda number: -lengths[number])[:count]
+    longest = [episodes[number] for number in order if lengths[number] >= max(4, most / 2)]
+    steps = min(lengths[number] for number in order[: len(longest)])
     return {name: np.stack([episode[name][:steps] for episode in longest]) for name in longest[0]}
 
 
@@ -101,27 +112,31 @@ def _as_shown(value: Tensor, dtype: np.dtype) -> np.ndarray:
 
 
 def open_loop_frames(result: OpenLoop) -> np.ndarray:
-    """An animation of the first image part, or of all vectors where there is no image: uint8 [T, H, W, 3]."""
+    """An animation of all images, one below the other, or of all vectors without images: uint8 [T, H, W, 3]."""
     images = [name for name, value in result.truth.items() if value.dtype == np.uint8]
     if images:
-        return comparison_frames(result.truth[images[0]], result.model[images[0]], result.context)
+        return stack_frames(
+            [comparison_frames(result.truth[name], result.model[name], result.context) for name in images]
+        )
     truth, model, names = _flat(result)
     return comparison_plot_frames(truth, model, result.context, names, result.reward, result.going_on)
 
 
 def _flat(result: OpenLoop) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    names = [f"{name}[{i}]" for name, value in result.truth.items() for i in range(value.shape[-1])]
-    truth = np.concatenate([value.astype(np.float32) for value in result.truth.values()], -1)
-    model = np.concatenate([value.astype(np.float32) for value in result.model.values()], -1)
+    """Truth and model of all parts that are no images side by side, [B, T, N] each, and the names of their entries."""
+    parts = [name for name, value in result.truth.items() if value.dtype != np.uint8]
+    names = [f"{name}[{i}]" for name in parts for i in range(result.truth[name].shape[-1])]
+    truth = np.concatenate([result.truth[name].astype(np.float32) for name in parts], -1)
+    model = np.concatenate([result.model[name].astype(np.float32) for name in parts], -1)
     return truth, model, names
 
 
 def save_open_loop(result: OpenLoop, stem: Path) -> list[Path]:
-    """Writes `stem`.mp4, and for vectors also `stem`.png; returns the files."""
+    """Writes `stem`.mp4, and where there are observations other than images also `stem`.png; returns the files."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     video = stem.with_suffix(".mp4")
     write_mp4(video, open_loop_frames(result))
-    if any(value.dtype == np.uint8 for value in result.truth.values()):
+    if all(value.dtype == np.uint8 for value in result.truth.values()):
         return [video]
     from PIL import Image
 

@@ -77,6 +77,16 @@ def comparison_frames(truth: np.ndarray, model: np.ndarray, context: int, border
     return frames
 
 
+def stack_frames(videos: Sequence[np.ndarray]) -> np.ndarray:
+    """Puts videos of T frames one below the other, left-aligned on white: uint8 [T, H, W, 3] each -> the same."""
+    width = max(video.shape[2] for video in videos)
+    padded = [
+        np.pad(video, ((0, 0), (0, 0), (0, width - video.shape[2]), (0, 0)), constant_values=_BACKGROUND)
+        for video in videos
+    ]
+    return np.concatenate(padded, 1)
+
+
 def _check_images(truth: np.ndarray, model: np.ndarray, context: int) -> None:
     """Refuses arrays that are not two batches of image sequences of one shape."""
     if truth.ndim != 5 or truth.shape != model.shape or truth.dtype != np.uint8 or model.dtype != np.uint8:

@@ -5,7 +5,7 @@ from reverie.envs.adapter import EnvironmentAdapter
 from reverie.envs.extras import list_environments
 from reverie.envs.make import EnvironmentSource, make
 from reverie.envs.pool import EnvironmentPool, InProcessPool, Steps
-from reverie.envs.vectorize import make_pool
+from reverie.envs.vectorize import Vectorization, make_pool
 from reverie.envs.worker_pool import WorkerPool
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "EnvironmentSource",
     "InProcessPool",
     "Steps",
+    "Vectorization",
     "WorkerPool",
     "list_environments",
     "make",

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reverie.envs.spaces import ActionCodec, ObservationCodec
-from reverie.envs.wrappers import ActionRepeat
+from reverie.envs.wrappers import ActionRepeat, RenderedObservation, ResizeImages
 from reverie.errors import EnvironmentProblem, ReverieError
 from reverie.spaces import Interface
 
@@ -119,7 +119,12 @@ class EnvironmentAdapter:
         return observation, reward, bool(terminated), bool(truncated), info
 
     def encode_observation(self, observation: Any) -> dict[str, NDArray[Any]]:
-        """Part arrays of an observation of the wrapped environment; see `ObservationCodec.encode`."""
+        """Part arrays of an observation of the environment, or of a frame of `render()` where frames are observed.
+
+        Images may have the size that the environment gives them; see `ObservationCodec.encode`.
+        """
+        if isinstance(self.environment, RenderedObservation | ResizeImages):
+            observation = self.environment.converted(observation)
         return self._observations.encode(observation)
 
     def decode_action(self, action: NDArray[np.float32]) -> Any:
@@ -171,8 +176,8 @@ class EnvironmentAdapter:
 
     def _raised(self, method: str, error: Exception) -> EnvironmentProblem:
         return EnvironmentProblem(
-            f"{method} of {self.name} raised {type(error).__name__}: {error} (the traceback of the environment is the "
-            f"cause of this error)"
+            f"{method} of {self.name} raised {type(error).__name__}: {error} (on the command line, "
+            f"REVERIE_TRACEBACK=1 shows where)"
         )
 
 

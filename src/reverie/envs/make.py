@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import importlib
 import inspect
 import json
 import os
@@ -192,7 +193,7 @@ class EnvironmentSource:
             reason = "keyword arguments that JSON cannot hold" if data["kind"] == "id" else f"a Python {data['kind']}"
             raise ConfigError(
                 f"the environment {data['environment']!r} was made from {reason} and cannot be rebuilt from the saved "
-                f"configuration: pass it again with environment=..."
+                f"configuration: pass it again in Python, reverie.load(folder, environment=...)"
             )
         keep_kwargs = data["plain_kwargs"] and not isinstance(environment, gymnasium.Env)
         size = data["image_size"]
@@ -333,7 +334,10 @@ def _takes_render_mode(function: Callable[..., Any]) -> bool:
 
 def _render_modes(environment_id: str) -> list[str] | None:
     """The render modes that the class of an id declares, or None if it declares nothing."""
-    entry_point = gymnasium.spec(environment_id).entry_point
+    module, _, bare = environment_id.rpartition(":")
+    if module:
+        importlib.import_module(module)
+    entry_point = gymnasium.spec(bare).entry_point
     creator = gymnasium.envs.registration.load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
     metadata = getattr(creator, "metadata", None)
     return metadata.get("render_modes") if isinstance(metadata, dict) else None

@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reverie.envs.space_tree import (
+    MAXIMUM_CHANNELS,
     MAXIMUM_IMAGE_SIDE,
+    MINIMUM_IMAGE_SIDE,
     ImageLayout,
     Path,
     children,
@@ -154,6 +156,13 @@ def _build_box(path: Path, space: gymnasium.spaces.Box, name: str, where: str) -
     size = int(np.prod(space.shape))
     if size == 0:
         raise SpaceError(f"{where} is {space}, which has no entries: remove it or give it at least one")
+    if sum(side >= MINIMUM_IMAGE_SIDE for side in space.shape) >= 2:
+        warnings.warn(
+            f"{where} of shape {space.shape} and dtype {space.dtype} is treated as a vector of {size:,} numbers; an "
+            f"image is uint8 from 0 to 255 or float from 0 to 1, of shape (height, width, 1 to {MAXIMUM_CHANNELS} "
+            f"channels): if it is one, declare and return it so",
+            stacklevel=2,
+        )
     part = ObservationPart(name or "observation", "vector", (size,))
     bounded = bool(np.any(np.isfinite(space.low)) or np.any(np.isfinite(space.high)))
     return _Leaf(path, space, part, _convert_vector, check_bounds=bounded)

@@ -64,6 +64,7 @@ class WorkerPool(EnvironmentPool):
         payload = source.for_worker()
         self._name = source.name
         self._render = render
+        self._restarts = 0
         self._last: list[dict[str, NDArray[Any]] | None] = [None] * num_envs
         self._workers = [
             Worker(Assignment(payload, seed, tuple(int(index) for index in indices), render), timeout)
@@ -158,9 +159,10 @@ class WorkerPool(EnvironmentPool):
                     f"the worker process of environments {indices} ({self._name}) {reason}, the {worker.deaths}th "
                     f"time without completing a step: try vectorization='in-process' to see why"
                 )
+            self._restarts += 1  # in the text, because Python shows a warning of the same text only once
             warnings.warn(
-                f"the worker process of environments {indices} ({self._name}) {reason}; it is restarted, and the "
-                f"episodes that it ran are closed as truncated",
+                f"the worker process of environments {indices} ({self._name}) {reason}; it is restarted "
+                f"(restart {self._restarts} of this pool), and the episodes that it ran are closed as truncated",
                 RuntimeWarning,
                 stacklevel=5,
             )

@@ -83,11 +83,19 @@ class RenderedObservation(gymnasium.ObservationWrapper[Any, Any, Any]):
 
     def observation(self, observation: Any) -> NDArray[np.uint8]:
         """The rendered frame, uint8 [H, W, 3]; the given observation is not used."""
-        frame = np.asarray(self.env.render())
+        return self.converted(self.env.render())
+
+    def converted(self, frame: Any) -> NDArray[np.uint8]:
+        """A frame of `render()`, of any size, as it is observed.
+
+        Raises:
+            EnvironmentProblem: it is no frame.
+        """
+        frame = np.asarray(frame)
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
             raise EnvironmentProblem(
-                f"render() returned an array of dtype {frame.dtype} and shape {frame.shape}, but pixels=True needs "
-                f"uint8 of shape (height, width, 3): correct render() or use pixels=False"
+                f"pixels=True needs frames of render(), uint8 of shape (height, width, 3), but got an array of dtype "
+                f"{frame.dtype} and shape {frame.shape}: correct render(), pass its frames, or use pixels=False"
             )
         return resize_image(frame, self.size)
 
@@ -116,6 +124,10 @@ class ResizeImages(gymnasium.ObservationWrapper[Any, Any, Any]):
     def observation(self, observation: Any) -> Any:
         """The observation with its images resized."""
         return self._resized(self.env.observation_space, observation)
+
+    def converted(self, observation: Any) -> Any:
+        """An observation of the environment, or one that is resized already, as it is observed."""
+        return observation if self.observation_space.contains(observation) else self.observation(observation)
 
     def _resized_space(self, space: gymnasium.Space[Any]) -> gymnasium.Space[Any]:
         members = children(space)

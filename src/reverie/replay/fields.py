@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,11 @@ class Field:
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(int(size) for size in self.shape))
         object.__setattr__(self, "dtype", np.dtype(self.dtype))
+
+    @property
+    def bytes(self) -> int:
+        """Size of one entry."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
     @property
     def file_name(self) -> str:

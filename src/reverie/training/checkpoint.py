@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from reverie.errors import CheckpointError, ReverieError
+from reverie.tensor_files import save_tensors
 from reverie.training.files import read_json, sha256, synchronise_folder, write_json
 
 FOLDER = "checkpoints"
@@ -180,22 +178,3 @@ class Checkpoints:
                 continue
             return f"checkpoint {other} is whole: go on from it with --checkpoint {other}"
         return "no other checkpoint is whole: begin anew with another --run"
-
-
-def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Writes a safetensors file and synchronises it to disk.
-
-    Raises:
-        OSError: e.g. no space is left.
-    """
-    try:
-        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path)
-    except SafetensorError as error:
-        raise OSError(f"{path.name}: {error}") from error
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Reads a safetensors file of a checkpoint that was checked."""
-    return load_file(path)

@@ -70,7 +70,7 @@ def plot_learning_curves(
     folder names `task/agent/seed`.
 
     Args:
-        runs: run folders.
+        runs: run folders, or folders that hold run folders at any depth.
         output: PNG file to write; its folder is made if missing.
         x: counter on the horizontal axis.
         metric: name of the metric in `metrics.jsonl`.
@@ -89,19 +89,26 @@ def plot_learning_curves(
             f"Expected x to be one of {list(_AXIS_LABELS)} and smoothing from 0 to below 1, got {x!r} and {smoothing}."
         )
     curves, empty, names = [], [], set()
-    for folder in runs:
-        curve, found = _read_run(Path(folder), x, metric)
+    for folder in (run for given in runs for run in _find_runs(Path(given))):
+        curve, found = _read_run(folder, x, metric)
         names |= found
         if len(curve.x) or len(curve.score_x):
             curves.append(curve)
         else:
-            empty.append(Path(folder))
+            empty.append(folder)
     if not curves:
         known = f"they hold {sorted(names)}" if names else "they have not written metrics yet"
         raise ReverieError(f"None of the {len(runs)} runs has the metric {metric!r} or evaluations: {known}.")
     output.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(output, _draw(curves, x, metric, smoothing))
     return empty
+
+
+def _find_runs(folder: Path) -> list[Path]:
+    """The folder itself if there are metrics in it or nowhere below it, otherwise the run folders inside it."""
+    if (folder / METRICS_FILE).exists():
+        return [folder]
+    return sorted(file.parent for file in folder.rglob(METRICS_FILE)) or [folder]
 
 
 def _read_run(folder: Path, x: str, metric: str) -> tuple[RunCurve, set[str]]:

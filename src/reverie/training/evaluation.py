@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from reverie.agents.imagination_agent import ImaginationAgent, PolicyState
-from reverie.envs import EnvironmentPool, EnvironmentSource, Steps, make_pool
+from reverie.envs import EnvironmentPool, EnvironmentSource, Steps, Vectorization, make_pool
 from reverie.errors import ConfigError
 
 MAX_PARALLEL = 16
@@ -84,6 +84,7 @@ def play(
     deterministic: bool = False,
     record: int = 0,
     progress: Callable[[int], None] | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Evaluation:
     """Plays episodes in a pool, the same number (give or take one) in each environment, so that none counts for more.
 
@@ -94,6 +95,7 @@ def play(
         deterministic: take most likely actions; the papers sample.
         record: of how many episodes to keep the beginning.
         progress: called with the number of finished episodes.
+        stop: asked before every step; once it says true, only the episodes finished so far are returned.
     """
     quota = np.full(pool.num_envs, episodes // pool.num_envs)
     quota[: episodes % pool.num_envs] += 1
@@ -101,7 +103,7 @@ def play(
     totals, lengths = np.zeros(pool.num_envs), np.zeros(pool.num_envs, int)
     rows: list[list[dict[str, np.ndarray]]] = [[] for _ in range(pool.num_envs)]
     steps, state = pool.reset(), None
-    while len(result.returns) < episodes:
+    while len(result.returns) < episodes and not stop():
         action, state = act(agent, steps, state, deterministic)
         if record > len(result.episodes):
             for e in np.flatnonzero((quota > 0) & (np.array([len(r) for r in rows]) < RECORDED_STEPS)):
@@ -136,8 +138,10 @@ def evaluate(
     deterministic: bool = False,
     record: int = 0,
     progress: Callable[[int], None] | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    vectorization: Vectorization = "auto",
 ) -> Evaluation:
-    """Plays episodes in fresh environments without touching the random state of a run; see `play`.
+    """Plays episodes in fresh environments without touching the random state of a run; see `play` and `make_pool`.
 
     Raises:
         ConfigError: no episode is wanted, or the seed is negative.
@@ -146,6 +150,7 @@ def evaluate(
         raise ConfigError(f"episodes must be at least 1 and the seed not negative, got {episodes} and {seed}")
     num_envs = 1 if source.kind == "object" else min(episodes, MAX_PARALLEL)
     devices = [agent.device] if agent.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), make_pool(source, num_envs, seed + EVALUATION_SEED) as pool:
-        torch.manual_seed(seed + EVALUATION_SEED)
-        return play(agent, pool, episodes, deterministic, record, progress)
+    seed += EVALUATION_SEED
+    with torch.random.fork_rng(devices), make_pool(source, num_envs, seed, vectorization) as pool:
+        torch.manual_seed(seed)
+        return play(agent, pool, episodes, deterministic, record, progress, stop)

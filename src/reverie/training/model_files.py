@@ -14,7 +14,8 @@ from reverie.agents.imagination_agent import ImaginationAgent
 from reverie.agents.registry import make_config
 from reverie.errors import CheckpointError, ReverieError
 from reverie.spaces import Interface
-from reverie.training.checkpoint import FOLDER, save_tensors
+from reverie.tensor_files import read_tensors, save_tensors
+from reverie.training.checkpoint import FOLDER
 from reverie.training.files import read_json, write_json
 from reverie.training.run_folder import CONFIG_FILE
 
@@ -28,7 +29,14 @@ def save_model(folder: Path, agent: ImaginationAgent, description: Mapping[str, 
         folder: made if it is not there.
         agent: its weights are saved.
         description: `agent`, `agent_config`, `environment`, `interface` and `seed`.
+
+    Raises:
+        CheckpointError: the folder holds something else, such as a run.
     """
+    if (folder / CONFIG_FILE).exists() and not (folder / MODEL_FILE).exists():
+        raise CheckpointError(
+            f"{folder} holds a {CONFIG_FILE} that is not of a saved agent, perhaps a run; save to another folder"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f".{MODEL_FILE}.partial"
     save_tensors(agent.state_dict(), partial)
@@ -36,8 +44,8 @@ def save_model(folder: Path, agent: ImaginationAgent, description: Mapping[str, 
     write_json(folder / CONFIG_FILE, {"version": reverie.__version__, **description})
 
 
-def find_model(path: Path, checkpoint: str = "best") -> tuple[Path, Path]:
-    """The configuration file and the weights for a saved agent or a run folder.
+def find_weights(path: Path, checkpoint: str = "best") -> Path:
+    """The weights of a saved agent or of a checkpoint in a run folder.
 
     Args:
         path: what `save` wrote, or a run folder.
@@ -46,23 +54,24 @@ def find_model(path: Path, checkpoint: str = "best") -> tuple[Path, Path]:
     Raises:
         CheckpointError: nothing to load is there.
     """
-    config = path / CONFIG_FILE
-    if not config.is_file():
+    if not (path / CONFIG_FILE).is_file():
         what = "has no config.json" if path.is_dir() else "does not exist"
         raise CheckpointError(f"{path} {what}; give a run folder or a folder that an agent was saved to")
     if (path / MODEL_FILE).is_file():
-        return config, path / MODEL_FILE
-    best = path / FOLDER / "best" / MODEL_FILE
-    if checkpoint == "best" and best.is_file():
-        return config, best
-    names = sorted(entry.name for entry in (path / FOLDER).glob("*") if entry.name.isdigit())
+        return path / MODEL_FILE
+    names = _checkpoint_names(path)
+    if checkpoint == "best" and (path / FOLDER / "best").is_dir():
+        return path / FOLDER / "best" / MODEL_FILE
     if checkpoint in ("best", "latest") and names:
         checkpoint = names[-1]
-    weights = path / FOLDER / checkpoint / "agent.safetensors"
-    if not weights.is_file():
+    if checkpoint not in names:
         there = f"it has {', '.join(names)}" if names else "it has none yet: train first"
         raise CheckpointError(f"{path} has no checkpoint {checkpoint!r}; {there}")
-    return config, weights
+    return path / FOLDER / checkpoint / "agent.safetensors"
+
+
+def _checkpoint_names(path: Path) -> list[str]:
+    return sorted(entry.name for entry in (path / FOLDER).glob("*") if entry.name.isdigit())
 
 
 def load_model(path: Path, device: torch.device, checkpoint: str = "best") -> tuple[ImaginationAgent, dict[str, Any]]:
@@ -71,7 +80,7 @@ def load_model(path: Path, device: torch.device, checkpoint: str = "best") -> tu
     Args:
         path: a saved agent or a run folder.
         device: where to put it.
-        checkpoint: see `find_model`.
+        checkpoint: see `find_weights`.
 
     Returns:
         The agent, and the description it was saved with.
@@ -79,7 +88,7 @@ def load_model(path: Path, device: torch.device, checkpoint: str = "best") -> tu
     Raises:
         CheckpointError: files are missing, damaged, or do not fit each other.
     """
-    config_file, weights = find_model(path, checkpoint)
+    weights, config_file = find_weights(path, checkpoint), path / CONFIG_FILE
     description = read_json(config_file)
     try:
         config = make_config(description["agent"], description["agent_config"])
@@ -90,5 +99,21 @@ def load_model(path: Path, device: torch.device, checkpoint: str = "best") -> tu
     except (KeyError, TypeError, AttributeError, ReverieError) as error:
         raise CheckpointError(f"{config_file} does not describe an agent of this version ({error})") from error
     agent = config.build(interface).to(device)
-    agent.load(weights)
+    try:
+        agent.load(weights)
+    except CheckpointError as error:
+        raise CheckpointError(f"{str(error).rstrip('.')}; {_alternative(path, weights)}") from error
     return agent, description
+
+
+def _alternative(path: Path, damaged: Path) -> str:
+    """What to load instead of damaged weights."""
+    for name in ["best", *reversed(_checkpoint_names(path))]:
+        try:
+            weights = find_weights(path, name)
+            if weights != damaged:
+                read_tensors(weights)
+                return f"checkpoint {name!r} is whole: ask for it with --checkpoint {name}"
+        except CheckpointError:
+            continue
+    return "restore it from a copy"

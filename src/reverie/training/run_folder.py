@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import reverie
-from reverie.errors import RunFolderError
+from reverie.errors import ReverieError, RunFolderError
 from reverie.training.files import read_json, write_json
 
 CONFIG_FILE = "config.json"
@@ -49,6 +49,8 @@ class RunFolder:
         """A folder without a run must be empty but for what a run that was killed at its beginning leaves."""
         if (self.path / CONFIG_FILE).exists():
             return
+        if (self.path / "checkpoints" / "best" / CONFIG_FILE).exists():
+            raise RunFolderError(f"{self.path} holds a run without its {CONFIG_FILE}; {self._restore_config()}")
         if any(entry.name != LOCK_FILE and not LEFTOVER.fullmatch(entry.name) for entry in self.path.iterdir()):
             raise RunFolderError(
                 f"{self.path} is not empty and holds no run (no {CONFIG_FILE}); choose a new folder with --run"
@@ -86,9 +88,12 @@ class RunFolder:
         """
         path = self.path / CONFIG_FILE
         if path.exists():
-            stored = read_json(path)
+            try:
+                stored = read_json(path)
+            except ReverieError as error:
+                raise RunFolderError(f"{str(error).partition(';')[0]}; {self._restore_config()}") from error
             if not isinstance(stored, dict):
-                raise RunFolderError(f"{path} does not describe a run; restore it or choose another folder with --run")
+                raise RunFolderError(f"{path} does not describe a run; {self._restore_config()}")
             if stored.get("agent") != config["agent"]:
                 raise RunFolderError(
                     f"{self.path} holds a run of {stored.get('agent')!r}, not of {config['agent']!r}; "
@@ -97,6 +102,11 @@ class RunFolder:
             for section, values in identity.items():
                 _compare(self.path, section, stored.get(section, {}), json.loads(json.dumps(values)))
         write_json(path, {"version": reverie.__version__, **config})
+
+    def _restore_config(self) -> str:
+        """What to do about a damaged configuration: the best weights have a copy of it."""
+        copy = self.path / "checkpoints" / "best" / CONFIG_FILE
+        return f"copy {copy} over it" if copy.exists() else "restore it or choose another folder with --run"
 
 
 def _compare(folder: Path, section: str, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

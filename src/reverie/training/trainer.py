@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import shutil
 import signal
 import threading
@@ -19,11 +20,12 @@ from reverie.dream.open_loop import choose_sequences, open_loop_frames, predict_
 from reverie.envs import EnvironmentSource, make_pool
 from reverie.errors import EnvironmentProblem, ReverieError, RunFolderError
 from reverie.replay import SequenceReplay
-from reverie.training.checkpoint import NAME_DIGITS, Checkpoints, checkpoint_name, digest, read_tensors
+from reverie.tensor_files import read_tensors
+from reverie.training.checkpoint import NAME_DIGITS, Checkpoints, checkpoint_name, digest
 from reverie.training.collector import Collector, replay_fields
 from reverie.training.device import choose_device, choose_precision
 from reverie.training.evaluation import Evaluation, evaluate
-from reverie.training.memory import keep_freed_memory
+from reverie.training.memory import keep_freed_memory, warn_if_large
 from reverie.training.metrics import MetricWriter, append_scores, truncate_scores
 from reverie.training.model_files import save_model
 from reverie.training.progress import Display
@@ -88,8 +90,11 @@ class Trainer:
 
     def _open(self, checkpoint: str | None) -> None:
         config, settings, interface = self.config, self.settings, self.pool.interface
+        fields = replay_fields(interface, self.agent.latent_fields)
+        rows = min(config.replay_capacity, settings.steps)
+        warn_if_large(sum(field.bytes for field in fields) * rows, rows, settings.replay_storage, self.path)
         self.replay = SequenceReplay(
-            replay_fields(interface, self.agent.latent_fields),
+            fields,
             settings.num_envs,
             config.replay_capacity,
             config.batch_length + self.agent.replay_context,
@@ -118,7 +123,7 @@ class Trainer:
         if not names and wanted is None:
             truncate_scores(self.path, -1)
             return None
-        name = (wanted or names[-1]).zfill(NAME_DIGITS)
+        name = names[-1] if wanted in (None, "latest") and names else str(wanted).zfill(NAME_DIGITS)
         folder, state = self.checkpoints.read(name, lambda state: self.replay.restore(state["replay"]))
         self.agent.load(folder / "agent.safetensors")
         self.agent.optimizer.load_state_tensors(read_tensors(folder / "optimizer.safetensors"))
@@ -186,13 +191,15 @@ class Trainer:
         with Display(title, settings.steps, self.visible) as self.display, self._catch_signals():
             self._greet()
             try:
+                self._evaluate_if_due()
                 while self.env_steps < settings.steps and not self._stop:
                     self._advance()
-                if self._stop:
-                    self.save_checkpoint()
-                elif self._evaluated != self.env_steps:
+                    self._evaluate_if_due()
+                if not self._stop and self._evaluated != self.env_steps:
                     self._log()
                     self._evaluate()
+                if self._stop:
+                    self.save_checkpoint()
             except EnvironmentProblem:
                 self.updater.check()  # an agent that has diverged gives actions that no environment takes
                 raise
@@ -220,9 +227,7 @@ class Trainer:
         self.updater.learn(self.env_steps, self.env_steps - before)
         if self._crossed(before, self.settings.log_every):
             self._log()
-        if self._crossed(before, self.settings.evaluation_interval) and self.env_steps < self.settings.steps:
-            self._evaluate()
-        elif time.monotonic() - self._last_checkpoint > self.settings.checkpoint_minutes * 60:
+        if time.monotonic() - self._last_checkpoint > self.settings.checkpoint_minutes * 60:
             self.save_checkpoint()
 
     def _crossed(self, before: int, interval: int) -> bool:
@@ -249,9 +254,17 @@ class Trainer:
 
     # ------------------------------------------------------------------ evaluation
 
+    def _evaluate_if_due(self) -> None:
+        """Evaluates when a multiple of the interval was passed since the last time, except at the end of the run."""
+        if self.env_steps < self.settings.steps and self._crossed(
+            max(self._evaluated, 0), self.settings.evaluation_interval
+        ):
+            self._evaluate()
+
     def _evaluate(self) -> None:
-        self._evaluated = self.env_steps
+        """Plays episodes, keeps the best weights, and writes a checkpoint; nothing of it if Ctrl-C cuts it short."""
         if self.source.kind == "object":
+            self._evaluated = self.env_steps
             self.display.say("no evaluation: the environment was given as an object, which training itself needs")
             self.save_checkpoint()
             return
@@ -266,7 +279,12 @@ class Trainer:
             settings.seed + self.env_steps,
             settings.deterministic_evaluation,
             record,
+            stop=lambda: self._stop,
+            vectorization=settings.vectorization,
         )
+        if self._stop:
+            return
+        self._evaluated = self.env_steps
         append_scores(self.path, {**self.counters, **result.to_json()})
         if self.best is None or result.mean >= self.best:
             self.best = result.mean
@@ -333,6 +351,7 @@ def _below(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Ten
 
 def _no_space(path: Path, error: OSError) -> RunFolderError:
     return RunFolderError(
-        f"{path} could not be written ({error.strerror or error}); the last checkpoint is whole: free some space, "
-        f"then repeat the command to go on"
+        f"{path} could not be written ({error.strerror or error}); the last checkpoint is whole: "
+        f"{'mend that' if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) else 'free some space'}, then "
+        f"repeat the command to go on"
     )

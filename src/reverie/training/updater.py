@@ -92,7 +92,7 @@ class Updater:
         bad = (losses or [name for name, good in finite.items() if not good])[0]
         raise NumericalError(
             f"{bad} is no longer finite within the {self.count} updates before update {self.updates}; the run was "
-            f"stopped and its last checkpoint is untouched: look at the rewards and observations of the environment, "
+            f"stopped before another checkpoint was written: look at the rewards and observations of the environment, "
             f"or lower the learning rate"
         )
 
@@ -103,8 +103,8 @@ class Updater:
             return
         bad = next(name for name, good in zip(weights, finite.tolist(), strict=True) if not good)
         raise NumericalError(
-            f"the weights {bad} are no longer finite at update {self.updates}; the run was stopped and its last "
-            f"checkpoint is untouched: look at the rewards and observations of the environment, or lower the learning "
+            f"the weights {bad} are no longer finite at update {self.updates}; the run was stopped before another "
+            f"checkpoint was written: look at the rewards and observations of the environment, or lower the learning "
             f"rate"
         )
 
