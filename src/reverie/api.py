@@ -21,6 +21,8 @@ import torch
 
 from reverie.agents.imagination_agent import ImaginationAgent, PolicyState
 from reverie.agents.registry import config_class, make_config
+from reverie.dream.dream import Dream, collect_starts
+from reverie.dream.dream_env import DreamEnv, DreamObservation, DreamVectorEnv
 from reverie.dream.open_loop import OpenLoop, choose_sequences, predict_open_loop
 from reverie.envs import EnvironmentAdapter, EnvironmentSource
 from reverie.errors import ConfigError
@@ -87,6 +89,7 @@ class Learner:
         self.config = make_config(self.agent_name, _agent_settings(self.agent_name, settings, own), preset)
         self.run_folder = Path(run) if run else default_path(self.source.name, self.agent_name, seed)
         self._saved_in: Path | None = None
+        self._trained = False
         self.adapter: EnvironmentAdapter = self.source.make()
         self.interface = self.adapter.interface
         self._device = choose_device(device)
@@ -140,6 +143,7 @@ class Learner:
         finally:
             trainer.close()
         self.agent = trainer.agent
+        self._trained = True
         if not complete:
             raise KeyboardInterrupt
         return self
@@ -200,6 +204,49 @@ class Learner:
         vectorization = self._settings.get("vectorization", "auto")
         result = evaluate(self.agent, self.source, sequences, seed, record=sequences, vectorization=vectorization)
         return predict_open_loop(self.agent, choose_sequences(result.episodes, length, sequences))
+
+    def dream_env(
+        self,
+        num_envs: int | None = None,
+        *,
+        horizon: int = 100,
+        temperature: float = 1.0,
+        most_likely: bool = False,
+        observation: DreamObservation = "decoded",
+        starts: int = 64,
+        context: int = 1,
+        seed: int = 0,
+        render_mode: str | None = None,
+    ) -> DreamEnv | DreamVectorEnv:
+        """The world model as a Gymnasium environment with the spaces of the real one.
+
+        Real episodes are begun first, to have states from which dreams can start.
+
+        Args:
+            num_envs: dreams in one vector environment; None for a single environment.
+            horizon: steps after which a dreamed episode is truncated.
+            temperature: of the latents; above 1 the dream is more random than the model, below 1 less.
+            most_likely: take the most likely latents and ends instead of drawing them.
+            observation: `decoded`, as the environment's observations are, or `latent`, features [D + S C].
+            starts: number of starting states.
+            context: real observations that the model sees before each start.
+            seed: of the real episodes.
+            render_mode: None or `rgb_array`.
+
+        Raises:
+            ConfigError: the agent has neither learned nor been loaded, or an option is out of range.
+        """
+        if not self._trained:
+            raise ConfigError(
+                "the world model of this agent has not learned yet, so it has nothing to dream: call learn, or load a "
+                "trained agent with reverie.load"
+            )
+        vectorization = self._settings.get("vectorization", "auto")
+        states = collect_starts(self.agent, self.source, starts, context, seed, vectorization)
+        lanes = 1 if num_envs is None else num_envs
+        dream = Dream(self.agent.world_model, states, lanes, temperature, most_likely)
+        kind = DreamEnv if num_envs is None else DreamVectorEnv
+        return kind(dream, self.adapter, horizon=horizon, observation=observation, render_mode=render_mode)
 
     def save(self, folder: str | Path) -> None:
         """Writes the agent to a folder: config.json and model.safetensors."""
@@ -277,6 +324,7 @@ def load(
     else:
         learner._saved_in = Path(path)
     learner.agent = agent
+    learner._trained = True
     return learner
 
 

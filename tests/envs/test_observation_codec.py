@@ -221,3 +221,52 @@ def test_rounding_at_the_bounds_does_not_warn():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         codec.encode(np.array([0.1 + 1e-8]))
+
+
+B = gymnasium.spaces.Box
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        B(0, 255, (40, 48, 3), np.uint8),
+        B(0, 255, (3, 40, 48), np.uint8),
+        B(0, 255, (40, 48), np.uint8),
+        B(-3, 5, (2, 3), np.float64),
+        B(-3, 5, (4,), np.int16),
+        B(0, 1, (), np.float32),
+        gymnasium.spaces.Discrete(5, start=-2),
+        gymnasium.spaces.MultiDiscrete(np.array([[2, 3], [4, 5]])),
+        gymnasium.spaces.MultiBinary((2, 2)),
+        gymnasium.spaces.Dict(
+            {
+                "b": gymnasium.spaces.Tuple((B(0, 255, (32, 32, 1), np.uint8), gymnasium.spaces.Discrete(3))),
+                "a": B(-1, 1, (2,)),
+            }
+        ),
+    ],
+    ids=str,
+)
+def test_decoding_is_the_inverse_of_encoding(space):
+    codec = ObservationCodec(space)
+    space.seed(0)
+    for _ in range(5):
+        observation = space.sample()
+        decoded = codec.decode(codec.encode(observation))
+        assert space.contains(decoded)
+        assert gymnasium.utils.env_checker.data_equivalence(decoded, observation)
+
+
+def test_float_images_are_decoded_to_the_nearest_of_256_steps():
+    codec = ObservationCodec(B(0, 1, (3, 40, 48), np.float32))
+    image = np.random.default_rng(0).random((3, 40, 48)).astype(np.float32)
+    np.testing.assert_allclose(codec.decode(codec.encode(image)), image, atol=0.5 / 255 + 1e-6)
+
+
+def test_predictions_outside_the_bounds_are_clipped():
+    assert ObservationCodec(B(-1, 2, (3,))).decode({"observation": np.array([-9.0, 0.5, 9.0])}).tolist() == [-1, 0.5, 2]
+    assert ObservationCodec(B(-1, 2, (3,), np.int32)).decode({"observation": np.array([-9, 0.6, 9])}).tolist() == [
+        -1,
+        1,
+        2,
+    ]

@@ -140,7 +140,7 @@ class ActorCritic(nn.Module):
         through_dynamics = settings.estimator == "dynamics"
         feature = rollout.features
         with frozen(world_model), torch.set_grad_enabled(through_dynamics):
-            reward = world_model.reward.mean(world_model.reward(feature[1:])).T
+            reward = world_model.predict_reward(feature[1:]).T
             continuation = self._continuation(world_model, feature, going_on)
         value_logits = self.critic(feature[:-1].detach())
         slow_value = self.slow_critic.mean(self.slow_critic(feature[:-1].detach()))
@@ -180,7 +180,7 @@ class ActorCritic(nn.Module):
 
     def _continuation(self, world_model: WorldModel, feature: Tensor, going_on: Tensor) -> Tensor:
         """Continuation of all H + 1 imagined states: [N, H + 1]."""
-        probability = torch.sigmoid(world_model.continuation(feature)).T
+        probability = world_model.predict_continue(feature).T
         if self.settings.continue_value == "mode":
             probability = (probability > 0.5).float()
         if self.settings.start_continue == "true":

@@ -95,11 +95,11 @@ def predict_open_loop(
     feature = torch.cat([observed.feature, torch.stack([state.feature for state in imagined[1:]], 1)], 1)
     prediction = model.decoder.predictions(model.decoder(feature))
     truth = {name: sequences[name] for name in prediction}
-    going_on = torch.sigmoid(model.continuation(feature))
+    going_on = model.predict_continue(feature)
     return OpenLoop(
         truth,
         {name: _as_shown(value, truth[name].dtype) for name, value in prediction.items()},
-        (sequences["reward"], model.reward.mean(model.reward(feature)).cpu().numpy()),
+        (sequences["reward"], model.predict_reward(feature).cpu().numpy()),
         (1.0 - sequences["is_terminal"], going_on.cpu().numpy()),
         context,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +85,45 @@ def stack_frames(videos: Sequence[np.ndarray]) -> np.ndarray:
         for video in videos
     ]
     return np.concatenate(padded, 1)
+
+
+def dream_frame(history: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:
+    """What is dreamed at the newest of some steps: images one below the other, or curves of the numbers so far.
+
+    Args:
+        history: for each step the parts of one observation; images are uint8 [H, W, C], all else is [N].
+
+    Returns:
+        uint8 [H', W', 3] with even sides.
+    """
+    images = [value for value in history[-1].values() if value.dtype == np.uint8 and value.ndim == 3]
+    if images:
+        factors = [max(1, -(-_CELL_PIXELS // max(image.shape[:2]))) for image in images]
+        enlarged = [
+            _as_rgb(image[None]).repeat(factor, 1).repeat(factor, 2)
+            for image, factor in zip(images, factors, strict=True)
+        ]
+        frame = stack_frames(enlarged)[0]
+        return np.pad(frame, ((0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)), constant_values=_BACKGROUND)
+    return _rendered(_curves(history))
+
+
+def _curves(history: Sequence[Mapping[str, np.ndarray]]) -> Figure:
+    """A figure of the first numbers of an observation over time."""
+    from matplotlib.figure import Figure
+
+    names = [f"{name}[{i}]" for name, value in history[-1].items() for i in range(value.shape[-1])][:_PLOT_ROWS]
+    values = np.stack([np.concatenate(list(step.values())) for step in history])  # [T, N]
+    figure = Figure(figsize=(4.6, 0.9 * len(names) + 0.4), dpi=100, layout="constrained")
+    axes = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
+    for axis, name, line in zip(axes, names, values.T, strict=False):
+        axis.plot(line, color="C0", linewidth=1.4)
+        axis.plot(len(line) - 1, line[-1], "o", color=_IMAGINED_SHADE, markersize=4)
+        axis.set_ylabel(name, fontsize=8)
+        axis.tick_params(labelsize=8)
+        axis.grid(alpha=0.25)
+    axes[-1].set_xlabel("dreamed step", fontsize=8)
+    return figure
 
 
 def _check_images(truth: np.ndarray, model: np.ndarray, context: int) -> None:

@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from reverie.envs.space_tree import Path, children, discrete_layout, join_path, leaves, require_distinct
+from reverie.envs.space_tree import Path, assemble, children, discrete_layout, join_path, leaves, require_distinct
 from reverie.errors import EnvironmentProblem, SpaceError
 from reverie.spaces import ActionPart, Interface
 
@@ -62,7 +62,7 @@ class ActionCodec:
         for leaf in self._leaves:
             values[leaf.path] = leaf.decode(vector[start : start + leaf.part.width])
             start += leaf.part.width
-        return _assemble(self.space, values, ())
+        return assemble(self.space, values)
 
     def encode(self, action: Any) -> NDArray[np.float32]:
         """The flat vector, float32 [A], of a Gymnasium action; the inverse of `decode`.
@@ -197,15 +197,6 @@ def _build_leaf(path: Path, space: gymnasium.Space[Any]) -> _Leaf:
     if isinstance(space, gymnasium.spaces.Discrete | gymnasium.spaces.MultiDiscrete | gymnasium.spaces.MultiBinary):
         return _DiscreteLeaf(path, space, where)
     raise SpaceError(f"{where} is {space}, a {type(space).__name__} space, which no agent can handle: {SUPPORTED}")
-
-
-def _assemble(space: gymnasium.Space[Any], values: dict[Path, Any], path: Path) -> Any:
-    """The nested action of the values of its leaves."""
-    members = children(space)
-    if members is None:
-        return values[path]
-    built = {key: _assemble(member, values, (*path, key)) for key, member in members}
-    return tuple(built.values()) if isinstance(space, gymnasium.spaces.Tuple) else built
 
 
 def _collect(space: gymnasium.Space[Any], value: Any, path: Path, into: dict[Path, Any]) -> None:

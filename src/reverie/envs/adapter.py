@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
@@ -126,6 +127,10 @@ class EnvironmentAdapter:
         if isinstance(self.environment, RenderedObservation | ResizeImages):
             observation = self.environment.converted(observation)
         return self._observations.encode(observation)
+
+    def decode_observation(self, parts: Mapping[str, NDArray[Any]]) -> Any:
+        """The observation that lies nearest to part arrays; see `ObservationCodec.decode`."""
+        return self._observations.decode(parts)
 
     def decode_action(self, action: NDArray[np.float32]) -> Any:
         """Gymnasium action of a flat vector [A]; see `ActionCodec.decode`."""

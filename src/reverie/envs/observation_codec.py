@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from reverie.envs.space_tree import (
     MINIMUM_IMAGE_SIDE,
     ImageLayout,
     Path,
+    assemble,
     children,
     discrete_layout,
     image_layout,
@@ -67,6 +68,14 @@ class ObservationCodec:
         _collect(self.space, observation, (), values)
         return {leaf.part.name: leaf.encode(values[leaf.path]) for leaf in self._leaves}
 
+    def decode(self, parts: Mapping[str, NDArray[Any]]) -> Any:
+        """The observation of the space that lies nearest to part arrays, such as predictions of a world model.
+
+        Args:
+            parts: for each part an array of the shape in `parts`; vectors are clipped to the bounds of their Box.
+        """
+        return assemble(self.space, {leaf.path: leaf.decode(parts[leaf.part.name]) for leaf in self._leaves})
+
 
 @dataclass
 class _Leaf:
@@ -85,6 +94,20 @@ class _Leaf:
     def encode(self, value: Any) -> NDArray[Any]:
         """A new array of the part's shape and dtype."""
         return self.convert(self._checked(value), self)
+
+    def decode(self, array: NDArray[Any]) -> Any:
+        """A value of the space from an array of the part's shape."""
+        shape, dtype = self.space.shape, self.space.dtype
+        assert shape is not None and dtype is not None
+        if self.image is not None:
+            return np.ascontiguousarray(self.image.from_uint8(array), dtype)
+        if self.starts is not None:
+            value = (array + self.starts).astype(dtype).reshape(shape)
+            return value[()] if shape == () else value
+        assert isinstance(self.space, gymnasium.spaces.Box)
+        value = array.astype(np.float64).reshape(shape)
+        rounded = value if dtype.kind == "f" else np.rint(value)
+        return np.asarray(np.clip(rounded, self.space.low, self.space.high), dtype)
 
     def _checked(self, value: Any) -> NDArray[Any]:
         """The value as an array of the space's shape and of a fitting kind of number."""

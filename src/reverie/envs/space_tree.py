@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -45,6 +45,15 @@ def leaves(space: gymnasium.Space[Any], path: Path = ()) -> Iterator[tuple[Path,
         return
     for key, member in members:
         yield from leaves(member, (*path, key))
+
+
+def assemble(space: gymnasium.Space[Any], values: Mapping[Path, Any], path: Path = ()) -> Any:
+    """The nested value of a space from the values of its leaves, as `leaves` names them."""
+    members = children(space)
+    if members is None:
+        return values[path]
+    built = {key: assemble(member, values, (*path, key)) for key, member in members}
+    return tuple(built.values()) if isinstance(space, gymnasium.spaces.Tuple) else built
 
 
 def require_distinct(names: Iterable[str], what: str) -> None:
@@ -131,6 +140,13 @@ class ImageLayout:
         if self.is_float:
             value = np.rint(np.clip(value, 0, 1) * 255)
         return np.array(value, dtype=np.uint8, order="C")
+
+    def from_uint8(self, image: NDArray[np.uint8]) -> NDArray[Any]:
+        """Inverse of `to_uint8`: uint8 [H, W, C] to the axes of the space, float values in [0, 1]."""
+        value: NDArray[Any] = image / 255 if self.is_float else image
+        if self.axes == "chw":
+            return value.transpose(2, 0, 1)
+        return value[..., 0] if self.axes == "hw" else value
 
 
 def image_layout(space: gymnasium.Space[Any]) -> ImageLayout | None:

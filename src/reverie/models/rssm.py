@@ -143,15 +143,25 @@ class RSSM(nn.Module):
         return LatentState(torch.stack(hs, 1), torch.stack(zs, 1)), torch.stack(logits, 1)
 
     def imagine_step(
-        self, state: LatentState, action: Tensor, kernels: tuple[Tensor, ...], deterministic: bool = False
+        self,
+        state: LatentState,
+        action: Tensor,
+        kernels: tuple[Tensor, ...],
+        deterministic: bool = False,
+        temperature: float = 1.0,
     ) -> LatentState:
         """One step without an observation: state [N, ...], action [N, A] -> state [N, ...]."""
         embedding = self.cell.embed_action(action.to(state.deterministic.dtype))
         h = self.cell(state.deterministic, state.stochastic, embedding, kernels)
-        return LatentState(h, self.latent.sample(self.predict(h), deterministic))
+        return LatentState(h, self.latent.sample(self.predict(h), deterministic, temperature))
 
     def imagine(
-        self, policy: Callable[[Tensor, int], Tensor], state: LatentState, horizon: int, deterministic: bool = False
+        self,
+        policy: Callable[[Tensor, int], Tensor],
+        state: LatentState,
+        horizon: int,
+        deterministic: bool = False,
+        temperature: float = 1.0,
     ) -> list[LatentState]:
         """A rollout in latent space.
 
@@ -160,6 +170,7 @@ class RSSM(nn.Module):
             state: where the rollout begins, [N, ...].
             horizon: H, number of transitions.
             deterministic: take most likely latents instead of samples.
+            temperature: of the latents' distributions; 1 is the model's own.
 
         Returns:
             H + 1 states [N, ...], the first being `state`.
@@ -167,6 +178,6 @@ class RSSM(nn.Module):
         kernels = self.cell.prepare(state.deterministic.dtype)
         states = [state]
         for step in range(horizon):
-            state = self.imagine_step(state, policy(state.feature, step), kernels, deterministic)
+            state = self.imagine_step(state, policy(state.feature, step), kernels, deterministic, temperature)
             states.append(state)
         return states

@@ -77,6 +77,14 @@ class WorldModel(nn.Module):
         tokens = self.encoder(batch, dtype)
         return self.rssm.observe(tokens, previous_action, batch["is_first"], state, deterministic)
 
+    def predict_reward(self, feature: Tensor) -> Tensor:
+        """Expected reward on arriving in a state: [..., D + S C] -> [...]."""
+        return self.reward.mean(self.reward(feature))
+
+    def predict_continue(self, feature: Tensor) -> Tensor:
+        """Predicted continuation, times the discount if the head has learned it: [..., D + S C] -> [...]."""
+        return torch.sigmoid(self.continuation(feature))
+
     def loss(
         self, batch: Mapping[str, Tensor], states: LatentState, posterior_logits: Tensor
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

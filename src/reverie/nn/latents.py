@@ -35,19 +35,21 @@ class CategoricalLatent:
             logits.unflatten(-1, (self.variables, self.classes)), self.uniform_mix
         )
 
-    def sample(self, logits: Tensor, deterministic: bool = False) -> Tensor:
+    def sample(self, logits: Tensor, deterministic: bool = False, temperature: float = 1.0) -> Tensor:
         """A flat one-hot sample with straight-through gradient; the most likely classes if `deterministic`.
 
         Args:
             logits: [..., S C].
             deterministic: take the mode.
+            temperature: divides the logits; above 1 samples are more random than the model, below 1 less.
 
         Returns:
             [..., S C] in the dtype of `logits`.
         """
-        probabilities = distributions.mixed_probabilities(
-            logits.unflatten(-1, (self.variables, self.classes)), self.uniform_mix
-        )
+        logits_by_variable = logits.unflatten(-1, (self.variables, self.classes))
+        if temperature != 1:
+            logits_by_variable = logits_by_variable / temperature
+        probabilities = distributions.mixed_probabilities(logits_by_variable, self.uniform_mix)
         index = self._choose(probabilities.detach(), deterministic)
         if probabilities.requires_grad:
             return distributions.straight_through(index, probabilities).flatten(-2).to(logits.dtype)

@@ -53,6 +53,10 @@ class Initialiser:
                 kernel.mul_(1.1368 * deviation)
 
 
+GLOROT = Initialiser("uniform", "average")
+"""Uniform with the variance 2 / (inputs + outputs) (Glorot and Bengio, 2010), the default of TensorFlow."""
+
+
 class Linear(nn.Module):
     """x W + b over the last axis: [..., inputs] -> [..., outputs]."""
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from reverie.agents.imagination_agent import ImaginationAgent, PolicyState
+from reverie.agents.imagination_agent import PolicyState
 from reverie.envs import EnvironmentPool, EnvironmentSource, Steps, Vectorization, make_pool
 from reverie.errors import ConfigError
 
@@ -20,6 +20,25 @@ EPISODE_LIMIT = 100_000
 """Decisions after which an evaluated episode counts as ended, so that one that never ends cannot hold up a run."""
 RECORDED_STEPS = 100
 """Longest beginning of an episode that is recorded."""
+
+
+class Actor(Protocol):
+    """What can play: an agent, or a controller with a world model."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where its networks are."""
+        ...
+
+    def act(
+        self,
+        observation: Mapping[str, torch.Tensor],
+        is_first: torch.Tensor,
+        state: PolicyState | None = None,
+        deterministic: bool = False,
+    ) -> tuple[torch.Tensor, PolicyState]:
+        """See `ImaginationAgent.act`."""
+        ...
 
 
 @dataclass
@@ -68,7 +87,7 @@ def to_tensors(values: dict[str, np.ndarray], device: torch.device) -> dict[str,
 
 
 def act(
-    agent: ImaginationAgent, steps: Steps, state: PolicyState | None, deterministic: bool = False
+    agent: Actor, steps: Steps, state: PolicyState | None, deterministic: bool = False
 ) -> tuple[np.ndarray, PolicyState]:
     """One decision for each environment of a pool: flat actions float32 [E, A] and the agent's next state."""
     observation = to_tensors(steps.observation, agent.device)
@@ -78,7 +97,7 @@ def act(
 
 
 def play(
-    agent: ImaginationAgent,
+    agent: Actor,
     pool: EnvironmentPool,
     episodes: int,
     deterministic: bool = False,
@@ -131,7 +150,7 @@ def _row(steps: Steps, action: np.ndarray, e: int) -> dict[str, np.ndarray]:
 
 
 def evaluate(
-    agent: ImaginationAgent,
+    agent: Actor,
     source: EnvironmentSource,
     episodes: int,
     seed: int,
