@@ -43,12 +43,16 @@ _MUJOCO_TASKS = (
     "Walker2d"
 )
 EXTRAS = (
-    Extra("box2d", r"(CarRacing|LunarLander|LunarLanderContinuous|BipedalWalker|BipedalWalkerHardcore)-", "Box2D"),
+    Extra(
+        "box2d",
+        r"(reverie/CarRacing|CarRacing|LunarLander|LunarLanderContinuous|BipedalWalker|BipedalWalkerHardcore)-",
+        "Box2D",
+    ),
     Extra("mujoco", rf"({_MUJOCO_TASKS})-", "mujoco"),
     Extra("atari", r"ALE/", "ale_py", "ale_py", "ALE/Pong-v5"),
     Extra("dmc", r"dm_control/", "dm_control", "shimmy", "dm_control/walker-walk-v0"),
     Extra("minigrid", r"(MiniGrid|BabyAI)-", "minigrid", "minigrid", "MiniGrid-MemoryS7-v0"),
-    Extra("vizdoom", r"Viz[Dd]oom", "vizdoom", "vizdoom.gymnasium_wrapper", "VizdoomTakeCover-v1"),
+    Extra("vizdoom", r"Viz[Dd]oom|reverie/TakeCover-", "vizdoom", "vizdoom.gymnasium_wrapper", "VizdoomTakeCover-v1"),
     Extra("bsuite", r"bsuite/", "bsuite", "shimmy", "bsuite/memory_len-v0"),
 )
 
@@ -104,11 +108,11 @@ def list_environments() -> list[dict[str, Any]]:
             with contextlib.suppress(EnvironmentProblem):
                 _import_suite(extra.example, extra)
     rows = [_row(spec) for spec in _newest_versions()]
-    listed = {row["extra"] for row in rows}
+    listed = {row["id"] for row in rows}
     rows += [
         {"id": extra.example, "suite": extra.name, "extra": extra.name, "installed": False}
         for extra in EXTRAS
-        if extra.example and extra.name not in listed and not extra.installed
+        if extra.example and extra.example not in listed and not extra.installed
     ]
     return sorted(rows, key=lambda row: (row["suite"], row["id"]))
 
