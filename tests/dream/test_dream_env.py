@@ -97,7 +97,7 @@ def test_steps_are_those_of_imagine(cartpole):
     actions = np.eye(2, dtype=np.float32)[np.random.default_rng(0).integers(2, size=(5, 3))]
     for action in actions:
         reward, ended, probability = dream.step(action)
-        features.append(dream.features())
+        features.append(dream.features().numpy())
         rewards.append(reward)
         goes_on.append(probability)
         assert (ended == (probability < 0.5)).all()

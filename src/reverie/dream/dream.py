@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
+from typing import Generic
+
 import numpy as np
 import torch
+from torch import Tensor
 
 from reverie.agents.imagination_agent import ImaginationAgent
 from reverie.envs import EnvironmentPool, EnvironmentSource, Vectorization, make_pool
 from reverie.errors import ConfigError
+from reverie.models.dream_model import DreamModel, State
 from reverie.models.rssm import LatentState
-from reverie.models.world_model import WorldModel
 
 MOST_ENVIRONMENTS = 16
 """Real environments that are played at once to find starts."""
 
 
-class Dream:
-    """E lanes that dream in one world model; every step is `RSSM.imagine`, which agents also learn from.
+class Dream(Generic[State]):
+    """E lanes that dream in one world model.
 
     Args:
         world_model: makes the transitions.
         starts: states from which dreams begin, [N, ...]; see `collect_starts`.
         lanes: E.
         temperature: of the latents' distributions; 1 is the model's own.
-        most_likely: take the most likely latents, and end an episode where it more likely ends than goes on, instead
-            of drawing both.
+        most_likely: take the most likely latents instead of samples.
+        draw_ends: draw the ends of episodes with the model's probability; otherwise an episode ends where that is
+            above one half. By default they are drawn unless `most_likely`.
 
     Attributes:
         state: where every lane is, [E, ...].
-        random: draws starts, and seeds the sampling of every step.
+        random: draws starts and ends, and seeds the sampling of every step.
 
     Raises:
         ConfigError: there is no start, or a number is out of range.
@@ -36,48 +40,41 @@ class Dream:
 
     def __init__(
         self,
-        world_model: WorldModel,
-        starts: LatentState,
+        world_model: DreamModel[State],
+        starts: State,
         lanes: int,
         temperature: float = 1.0,
         most_likely: bool = False,
+        draw_ends: bool | None = None,
     ) -> None:
-        count = starts.deterministic.shape[0]
-        if count < 1 or lanes < 1:
-            raise ConfigError(f"a dream needs at least one start and one lane, got {count} and {lanes}")
+        if starts.count < 1 or lanes < 1:
+            raise ConfigError(f"a dream needs at least one start and one lane, got {starts.count} and {lanes}")
         if not 0 < temperature < float("inf"):
             raise ConfigError(
                 f"temperature must be above 0, got {temperature}; for the limit at 0 take the most likely latents"
             )
         self.world_model, self.starts, self.lanes = world_model, starts, lanes
         self.temperature, self.most_likely = temperature, most_likely
+        self.draw_ends = not most_likely if draw_ends is None else draw_ends
         self.random = np.random.default_rng(0)
-        self._devices = [starts.deterministic.device] if starts.deterministic.is_cuda else []
-        self.state = self._pick(np.zeros(lanes, np.int64))
-
-    def _pick(self, index: np.ndarray) -> LatentState:
-        where = torch.from_numpy(index).to(self.starts.deterministic.device)
-        return LatentState(self.starts.deterministic[where], self.starts.stochastic[where])
+        self._devices = [starts.device] if starts.device.type == "cuda" else []
+        self.begin_at(np.zeros(lanes, np.int64))
 
     def begin_at(self, index: np.ndarray) -> None:
         """Puts as many lanes as there are entries to the starts of these numbers, int [E]."""
         self.lanes = len(index)
-        self.state = self._pick(index)
-
-    def keep(self, mask: np.ndarray) -> None:
-        """Only the lanes where `mask` [E] is true dream on."""
-        chosen = torch.from_numpy(np.flatnonzero(mask)).to(self.state.deterministic.device)
-        self.state = LatentState(self.state.deterministic[chosen], self.state.stochastic[chosen])
-        self.lanes = len(chosen)
+        self.state = self.starts.select(torch.from_numpy(index).to(self.starts.device))
 
     def begin(self, mask: np.ndarray) -> None:
         """Puts the lanes where `mask` [E] is true to starts drawn at random."""
-        fresh = self._pick(self.random.integers(self.starts.deterministic.shape[0], size=self.lanes))
-        chosen = torch.from_numpy(mask).to(fresh.deterministic.device).unsqueeze(-1)
-        self.state = LatentState(
-            torch.where(chosen, fresh.deterministic, self.state.deterministic),
-            torch.where(chosen, fresh.stochastic, self.state.stochastic),
-        )
+        index = self.random.integers(self.starts.count, size=self.lanes)
+        fresh = self.starts.select(torch.from_numpy(index).to(self.starts.device))
+        self.state = self.state.replace_where(torch.from_numpy(mask).to(self.starts.device), fresh)
+
+    def keep(self, mask: np.ndarray) -> None:
+        """Only the lanes where `mask` [E] is true dream on."""
+        self.state = self.state.select(torch.from_numpy(np.flatnonzero(mask)).to(self.starts.device))
+        self.lanes = self.state.count
 
     @torch.no_grad()
     def step(self, action: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -90,35 +87,24 @@ class Dream:
             Expected rewards float32 [E]; whether the episode ended, bool [E]; and the probability with which it went
             on, float32 [E].
         """
-        device = self.state.deterministic.device
-        chosen = torch.from_numpy(np.ascontiguousarray(action, np.float32)).to(device)
+        chosen = torch.from_numpy(np.ascontiguousarray(action, np.float32)).to(self.starts.device)
         with torch.random.fork_rng(self._devices):
             torch.manual_seed(int(self.random.integers(2**63 - 1)))
-            states = self.world_model.rssm.imagine(
-                lambda feature, step: chosen, self.state, 1, self.most_likely, self.temperature
+            self.state, reward, going_on = self.world_model.dream(
+                self.state, chosen, self.temperature, self.most_likely
             )
-        self.state = states[-1]
-        feature = self.state.feature
-        reward = self.world_model.predict_reward(feature).float().cpu().numpy()
-        going_on = self.world_model.predict_continue(feature) / self.world_model.scales.continue_discount
-        probability = going_on.float().clamp(max=1).cpu().numpy()
-        drawn = np.full(self.lanes, 0.5) if self.most_likely else self.random.random(self.lanes)
-        return reward, probability < drawn, probability
+        probability = going_on.float().cpu().numpy()
+        drawn = self.random.random(self.lanes) if self.draw_ends else np.full(self.lanes, 0.5)
+        return reward.float().cpu().numpy(), probability < drawn, probability
 
     @torch.no_grad()
     def decode(self) -> dict[str, np.ndarray]:
         """What every lane would observe: part name -> [E, *shape], in the dtype of the part."""
-        decoder = self.world_model.decoder
-        parts = decoder.predictions(decoder(self.state.feature.unsqueeze(1)))
-        images = {part.name for group in decoder.image_groups for part in group}
-        return {
-            name: ((value.clamp(0, 1) * 255).round().to(torch.uint8) if name in images else value)[:, 0].cpu().numpy()
-            for name, value in parts.items()
-        }
+        return {name: value.cpu().numpy() for name, value in self.world_model.draw(self.state).items()}
 
-    def features(self) -> np.ndarray:
-        """The latent state of every lane, float32 [E, D + S C]."""
-        return self.state.feature.float().cpu().numpy()
+    def features(self) -> Tensor:
+        """What controllers read of every lane, float32 [E, F]."""
+        return self.world_model.feature(self.state).float()
 
 
 @torch.no_grad()
@@ -154,21 +140,18 @@ def collect_starts(
     with torch.random.fork_rng(devices), make_pool(source, lanes, seed, vectorization) as pool:
         torch.manual_seed(seed)
         for number in range(count + 10):
-            found += _begin_episodes(agent, pool, number, context)
-            if len(found) >= count:
+            found.append(_begin_episodes(agent, pool, number, context))
+            if sum(state.count for state in found) >= count:
                 break
-    if not found:
+    if not any(state.count for state in found):
         raise ConfigError(
             f"none of {lanes * (count + 10)} episodes of {source.name} went on after {context} observations; give a "
             f"smaller context"
         )
-    return LatentState(
-        torch.stack([state.deterministic for state in found[:count]]),
-        torch.stack([state.stochastic for state in found[:count]]),
-    )
+    return LatentState.join(found).select(torch.arange(min(count, sum(state.count for state in found))))
 
 
-def _begin_episodes(agent: ImaginationAgent, pool: EnvironmentPool, number: int, context: int) -> list[LatentState]:
+def _begin_episodes(agent: ImaginationAgent, pool: EnvironmentPool, number: int, context: int) -> LatentState:
     """The states after `context` observations of episode `number` in every environment where it goes on after them."""
     steps = pool.start_new_episodes(np.full(pool.num_envs, number))
     state = agent.initial_state(pool.num_envs)
@@ -179,5 +162,4 @@ def _begin_episodes(agent: ImaginationAgent, pool: EnvironmentPool, number: int,
         goes_on &= ~steps.is_last
         observation = {name: torch.from_numpy(value).to(agent.device) for name, value in steps.observation.items()}
         _, state = agent.act(observation, torch.from_numpy(steps.is_first).to(agent.device), state)
-    latent = state.latent
-    return [LatentState(latent.deterministic[e], latent.stochastic[e]) for e in np.flatnonzero(goes_on)]
+    return state.latent.select(torch.from_numpy(np.flatnonzero(goes_on)).to(agent.device))

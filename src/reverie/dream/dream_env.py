@@ -47,7 +47,7 @@ class _Translation:
         self.dream, self.adapter, self.horizon, self.observation = dream, adapter, horizon, observation
         self.action_space = adapter.environment.action_space
         if observation == "latent":
-            width = dream.world_model.rssm.features
+            width = dream.world_model.features
             self.observation_space: gymnasium.Space[Any] = gymnasium.spaces.Box(-np.inf, np.inf, (width,), np.float32)
         else:
             self.observation_space = adapter.environment.observation_space
@@ -79,7 +79,7 @@ class _Translation:
             for lane, seen in enumerate(self._seen):
                 seen.append({name: value[lane] for name, value in parts.items()})
         if self.observation == "latent":
-            return list(self.dream.features())
+            return list(self.dream.features().cpu().numpy())
         return [
             self.adapter.decode_observation({name: value[lane] for name, value in parts.items()})
             for lane in range(self.dream.lanes)

@@ -54,7 +54,7 @@ def dreamed_returns(
 
     Args:
         dream: its lanes are used up.
-        controller: reads the features [D + S C] of the latent state.
+        controller: reads the features [F] of a state.
         parameters: [P, n].
         parts: action parts of the environment.
         rollouts: R.
@@ -64,14 +64,14 @@ def dreamed_returns(
         Undiscounted returns, float64 [P].
     """
     population = parameters.shape[0]
-    starts = dream.random.integers(dream.starts.deterministic.shape[0], size=rollouts)
+    starts = dream.random.integers(dream.starts.count, size=rollouts)
     dream.begin_at(np.tile(starts, population))
     candidate = np.arange(population).repeat(rollouts)
     totals = np.zeros(population)
-    device = dream.state.deterministic.device
+    device = dream.starts.device
     for _ in range(horizon):
         own = parameters[torch.from_numpy(candidate).to(device)]
-        outputs = controller(own, dream.state.feature.unsqueeze(1))[:, 0]
+        outputs = controller(own, dream.features().unsqueeze(1))[:, 0]
         reward, ended, _ = dream.step(flat_actions(outputs, parts).cpu().numpy())
         np.add.at(totals, candidate, reward.astype(np.float64))
         if ended.any():
@@ -129,7 +129,7 @@ def evolve(
     history: list[Generation] = []
     for _ in range(generations):
         candidates = evolution.ask()
-        parameters = torch.from_numpy(candidates).to(dream.starts.deterministic.device, torch.float32)
+        parameters = torch.from_numpy(candidates).to(dream.starts.device, torch.float32)
         returns = dreamed_returns(dream, controller, parameters, parts, rollouts, horizon)
         evolution.tell(candidates, returns)
         history.append(Generation(evolution.generation, float(returns.max()), float(returns.mean())))

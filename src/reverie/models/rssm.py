@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from reverie.models.dream_model import TensorState
 from reverie.nn.cells import BlockGRU, NormGRU
 from reverie.nn.latents import CategoricalLatent
 from reverie.nn.layers import MLP, Initialiser, Linear, Norm
 
 
 @dataclass
-class LatentState:
+class LatentState(TensorState):
     """Where the world model is: h and a flat sample z, [N, D] and [N, S C] or with a time axis after N."""
 
     deterministic: Tensor

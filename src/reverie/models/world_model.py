@@ -77,6 +77,33 @@ class WorldModel(nn.Module):
         tokens = self.encoder(batch, dtype)
         return self.rssm.observe(tokens, previous_action, batch["is_first"], state, deterministic)
 
+    @property
+    def features(self) -> int:
+        """D + S C."""
+        return self.rssm.features
+
+    def feature(self, state: LatentState) -> Tensor:
+        """State and sample side by side: [N, D + S C]."""
+        return state.feature
+
+    def dream(
+        self, state: LatentState, action: Tensor, temperature: float = 1.0, most_likely: bool = False
+    ) -> tuple[LatentState, Tensor, Tensor]:
+        """One step of `RSSM.imagine`, with what the heads predict; see `DreamModel.dream`."""
+        state = self.rssm.imagine(lambda feature, step: action, state, 1, most_likely, temperature)[-1]
+        feature = state.feature
+        going_on = self.predict_continue(feature) / self.scales.continue_discount
+        return state, self.predict_reward(feature), going_on.clamp(max=1)
+
+    def draw(self, state: LatentState) -> dict[str, Tensor]:
+        """Decoded observations; see `DreamModel.draw`."""
+        parts = self.decoder.predictions(self.decoder(state.feature.unsqueeze(1)))
+        images = {part.name for group in self.decoder.image_groups for part in group}
+        return {
+            name: ((value.clamp(0, 1) * 255).round().to(torch.uint8) if name in images else value)[:, 0]
+            for name, value in parts.items()
+        }
+
     def predict_reward(self, feature: Tensor) -> Tensor:
         """Expected reward on arriving in a state: [..., D + S C] -> [...]."""
         return self.reward.mean(self.reward(feature))

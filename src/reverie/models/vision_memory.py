@@ -1,0 +1,122 @@
+"""The world model of World Models (Ha and Schmidhuber, 2018): vision V compresses frames, memory M predicts them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from reverie.errors import ConfigError
+from reverie.models.dream_model import TensorState
+from reverie.nn.mdn_rnn import MixtureRNN, MixtureState
+from reverie.nn.vae import ConvVAE
+
+
+@dataclass
+class MemoryState(TensorState):
+    """Where a rollout is: the latents of a frame, and what M carries, which has not seen them yet.
+
+    Attributes:
+        latent: z, [N, Z].
+        hidden: h, [N, D].
+        cell: c, [N, D].
+        opens: whether the frame opens an episode, bool [N].
+    """
+
+    latent: Tensor
+    hidden: Tensor
+    cell: Tensor
+    opens: Tensor
+
+
+class VisionMemory(nn.Module):
+    """V and M together; a `DreamModel`, in which controllers can be evolved.
+
+    The controller acts on z and on the h that has not seen z yet (appendix of the paper; released code). M then reads z
+    and the action, and predicts the next z. The end of an episode is predicted by M's restart head, the reward by its
+    reward head, or it is a constant where living is what counts (Take Cover: 1 a step, also on the dying one).
+
+    Args:
+        vision: V.
+        memory: M, with a restart head where dreams can end.
+        name: of the image part.
+        living_reward: reward of every step; None takes M's reward head.
+        reads_cell: the controller also reads c, between z and h (Take Cover).
+
+    Raises:
+        ConfigError: V and M have different latents, or nothing predicts the reward.
+    """
+
+    def __init__(
+        self,
+        vision: ConvVAE,
+        memory: MixtureRNN,
+        name: str = "image",
+        living_reward: float | None = None,
+        reads_cell: bool = False,
+    ) -> None:
+        super().__init__()
+        if vision.latent != memory.latent:
+            raise ConfigError(f"vision has {vision.latent} latents and memory {memory.latent}; give both the same")
+        if living_reward is None and memory.reward_output is None:
+            raise ConfigError("nothing predicts the reward: give the memory a reward head, or a living_reward")
+        self.vision, self.memory, self.name = vision, memory, name
+        self.living_reward, self.reads_cell = living_reward, reads_cell
+
+    @property
+    def features(self) -> int:
+        """Z + D, or Z + 2 D with the cell."""
+        return self.vision.latent + self.memory.hidden * (1 + self.reads_cell)
+
+    def feature(self, state: MemoryState) -> Tensor:
+        """[z, h], or [z, c, h] with the cell: [N, F]."""
+        parts = [state.latent, state.cell, state.hidden] if self.reads_cell else [state.latent, state.hidden]
+        return torch.cat(parts, -1)
+
+    def encode(self, image: Tensor, most_likely: bool = False) -> Tensor:
+        """Latents of frames, sampled as in the paper or their means: uint8 [N, 64, 64, 3] -> [N, Z]."""
+        mean, log_variance = self.vision.encode(image.float() / 255)
+        return mean if most_likely else self.vision.sample(mean, log_variance)
+
+    def begin(self, latent: Tensor) -> MemoryState:
+        """The state in which an episode opens with these latents: [N, Z] -> [N, ...]."""
+        state = self.memory.initial_state(latent.shape[0])
+        return MemoryState(latent, state.hidden, state.cell, torch.ones_like(latent[:, 0], dtype=torch.bool))
+
+    def remember(self, state: MemoryState, action: Tensor, latent: Tensor) -> MemoryState:
+        """The state at the next frame of a real episode.
+
+        Args:
+            state: [N, ...].
+            action: that was taken in it, [N, A].
+            latent: of the next frame, [N, Z].
+        """
+        _, memory = self.memory.step(self._memory(state), state.latent, action, state.opens)
+        return MemoryState(latent, memory.hidden, memory.cell, torch.zeros_like(state.opens))
+
+    def dream(
+        self, state: MemoryState, action: Tensor, temperature: float = 1.0, most_likely: bool = False
+    ) -> tuple[MemoryState, Tensor, Tensor]:
+        """One step without a frame; see `DreamModel.dream`.
+
+        The temperature divides the logits of the mixture and multiplies its variances; the end is not tempered. Without
+        a restart head the dream never ends.
+        """
+        output, memory = self.memory.step(self._memory(state), state.latent, action, state.opens)
+        latent = output.sample(temperature, most_likely)
+        following = MemoryState(latent, memory.hidden, memory.cell, torch.zeros_like(state.opens))
+        ones = torch.ones_like(latent[:, 0])
+        going_on = ones if output.restart_logit is None else torch.sigmoid(-output.restart_logit)
+        if self.living_reward is not None:
+            return following, ones * self.living_reward, going_on
+        assert output.reward is not None
+        return following, output.reward, going_on
+
+    def draw(self, state: MemoryState) -> dict[str, Tensor]:
+        """The frames that V draws of z: uint8 [N, 64, 64, 3] under the name of the image part."""
+        image = self.vision.decode(state.latent)
+        return {self.name: (image * 255).round().to(torch.uint8)}
+
+    def _memory(self, state: MemoryState) -> MixtureState:
+        return MixtureState(state.hidden, state.cell)
