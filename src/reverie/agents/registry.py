@@ -20,6 +20,9 @@ AGENTS = {
 }
 """Name on the command line -> module and configuration class."""
 
+PIPELINES = {"world-models": "reverie.agents.world_models:WorldModelsConfig"}
+"""The same for agents that are trained in stages (`reverie.training.pipeline`) instead of by the loop."""
+
 
 class AgentConfig(Protocol):
     """What the training loop asks of every agent's configuration."""
@@ -45,11 +48,12 @@ def config_class(name: str) -> type[Any]:
     Raises:
         ConfigError: no agent has this name.
     """
-    if name not in AGENTS:
-        close = difflib.get_close_matches(name, AGENTS, 1, 0.3)
-        hint = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(AGENTS)}"
+    known = AGENTS | PIPELINES
+    if name not in known:
+        close = difflib.get_close_matches(name, known, 1, 0.3)
+        hint = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(known)}"
         raise ConfigError(f"no agent is called {name!r}; {hint}")
-    module, attribute = AGENTS[name].split(":")
+    module, attribute = known[name].split(":")
     return getattr(importlib.import_module(module), attribute)
 
 
@@ -84,7 +88,8 @@ def make_config(name: str, values: Mapping[str, Any], preset: str = "paper") -> 
             hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(known)}"
             raise ConfigError(f"{name} has no setting {key!r}; {hint}")
     config = cls(**{**preset_values(name, preset), **values})
-    check_config(config)
+    if name in AGENTS:
+        check_config(config)
     return config
 
 

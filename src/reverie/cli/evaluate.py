@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from reverie.cli.options import parse
 from reverie.cli.run_files import print_run_files
+
+if TYPE_CHECKING:
+    from reverie.training.evaluation import Evaluation
 
 
 @dataclass(frozen=True)
@@ -38,24 +41,35 @@ def main(arguments: Sequence[str]) -> int:
     from rich.console import Console
     from rich.progress import Progress
 
-    import reverie
     from reverie.errors import ConfigError
     from reverie.training.metrics import METRICS_FILE
 
     if options.episodes < 1:
         raise ConfigError(f"episodes must be at least 1, got {options.episodes}")
-    learner = reverie.load(options.path, checkpoint=options.checkpoint, device=options.device)
     with Progress(console=Console(file=sys.stderr), transient=True) as bar:
         task = bar.add_task("episodes", total=options.episodes)
-        result = learner.evaluate(
-            options.episodes,
-            deterministic=options.deterministic,
-            seed=options.seed,
-            progress=lambda done: bar.update(task, completed=done),
-        )
+        result = _play(options, lambda done: bar.update(task, completed=done))
     for index, (total, length) in enumerate(zip(result.returns, result.lengths, strict=True)):
         print(f"episode {index:>3}   return {total:>10.2f}   length {length:>6}")
     print(f"mean return {result.mean:.2f} ± {result.standard_deviation:.2f} over {len(result.returns)} episodes")
     if (options.path / METRICS_FILE).exists():
         print_run_files(options.path)
     return 0
+
+
+def _play(options: EvaluateOptions, progress: Callable[[int], None]) -> Evaluation:
+    """Plays the episodes with whatever kind of agent the folder holds."""
+    import reverie
+    from reverie.agents.registry import PIPELINES
+    from reverie.training.evaluation import evaluate
+    from reverie.training.files import read_json
+    from reverie.training.pipeline.world_models import load_world_models
+    from reverie.training.run_folder import CONFIG_FILE
+
+    config = options.path / CONFIG_FILE
+    described = read_json(config) if config.is_file() else {}
+    if isinstance(described, dict) and described.get("agent") in PIPELINES:
+        agent, source = load_world_models(options.path, options.device)
+        return evaluate(agent, source, options.episodes, options.seed, options.deterministic, progress=progress)
+    learner = reverie.load(options.path, checkpoint=options.checkpoint, device=options.device)
+    return learner.evaluate(options.episodes, deterministic=options.deterministic, seed=options.seed, progress=progress)

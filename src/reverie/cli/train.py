@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
@@ -39,17 +40,23 @@ class EnvironmentOptions:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command; returns the exit code."""
-    from reverie.agents.registry import AGENTS, check_config, config_class, preset_values
+    from reverie.agents.registry import AGENTS, PIPELINES, check_config, config_class, preset_values
 
     if not arguments or arguments[0].startswith("-"):
         if arguments and arguments[0] in ("-h", "--help"):
-            print(_usage(list(AGENTS)))
+            print(_usage([*AGENTS, *PIPELINES]))
             return 0
         raise ConfigError(f"train needs an agent first: reverie train {next(iter(AGENTS))} --env CartPole-v1")
     agent = arguments[0]
     cls = config_class(agent)
     preset, words = _take_preset(arguments[1:])
-    options = parse(_options(cls, cls(**preset_values(agent, preset))), f"train {agent}", words)
+    defaults = cls(**preset_values(agent, preset))
+    if agent in PIPELINES:
+        from reverie.training.pipeline.world_models import PipelineSettings
+
+        options = parse(_options(cls, defaults, PipelineSettings), f"train {agent}", words)
+        return _train_in_stages(options.environment, options.settings, options.agent)
+    options = parse(_options(cls, defaults, TrainSettings), f"train {agent}", words)
     check_config(options.agent)
     return _train(options.environment, options.settings, options.agent)
 
@@ -74,13 +81,13 @@ def _take_preset(arguments: Sequence[str]) -> tuple[str, list[str]]:
     return "paper", words
 
 
-def _options(config: type[Any], defaults: Any) -> type[Any]:
+def _options(config: type[Any], defaults: Any, settings: type[Any]) -> type[Any]:
     """The options of the command as one dataclass: environment, run and the agent's own."""
     return make_dataclass(
         "Options",
         [
             ("environment", EnvironmentOptions),
-            ("settings", TrainSettings, field(default_factory=TrainSettings)),
+            ("settings", settings, field(default_factory=settings)),
             ("agent", config, field(default=defaults)),
         ],
         namespace={"__doc__": f"Train {config.name}: {(config.__doc__ or '').splitlines()[0]}"},
@@ -89,19 +96,12 @@ def _options(config: type[Any], defaults: Any) -> type[Any]:
 
 
 def _train(environment: EnvironmentOptions, settings: TrainSettings, config: Any) -> int:
-    from reverie.envs import EnvironmentSource
     from reverie.training.curves import plot_learning_curves
     from reverie.training.metrics import read_scores
     from reverie.training.run_folder import default_path
     from reverie.training.trainer import Trainer
 
-    source = EnvironmentSource(
-        environment.env,
-        environment.pixels,
-        environment.image_size,
-        environment.action_repeat,
-        environment.time_limit,
-    )
+    source = _source(environment)
     path = environment.run or default_path(source.name, config.name, settings.seed)
     trainer = Trainer(config, settings, source, path, environment.checkpoint, visible=not environment.quiet)
     try:
@@ -119,4 +119,45 @@ def _train(environment: EnvironmentOptions, settings: TrainSettings, config: Any
         )
     plot_learning_curves([path], path / CURVE_FILE)
     print_run_files(path)
+    return 0
+
+
+def _source(environment: EnvironmentOptions) -> Any:
+    """The recipe that the options describe."""
+    from reverie.envs import EnvironmentSource
+
+    return EnvironmentSource(
+        environment.env,
+        environment.pixels,
+        environment.image_size,
+        environment.action_repeat,
+        environment.time_limit,
+    )
+
+
+def _train_in_stages(environment: EnvironmentOptions, settings: Any, config: Any) -> int:
+    from reverie.training.metrics import read_scores
+    from reverie.training.pipeline.world_models import WorldModelsTraining
+    from reverie.training.run_folder import default_path
+
+    if environment.checkpoint is not None:
+        raise ConfigError(f"{config.name} goes on from its newest files only; drop --checkpoint")
+    source = _source(environment)
+    path = environment.run or default_path(source.name, config.name, settings.seed)
+    training = WorldModelsTraining(config, settings, source, path, visible=not environment.quiet)
+    try:
+        complete = training.run()
+    finally:
+        training.close()
+    if not complete:
+        print("stopped; repeat the command to go on")
+        return 130
+    for score in read_scores(path):
+        print(
+            f"generation {score['generation']:>5}   dreamed return {score['dreamed']:>8.1f}   real return "
+            f"{score['mean']:>8.1f} ± {score['std']:.1f} over {score['episodes']} episodes"
+        )
+    print(f"run folder        {path}{os.sep}")
+    print(f"what V sees       {path / 'videos' / 'reconstruction.png'}")
+    print(f"dream video       {path / 'videos' / 'dream.mp4'}")
     return 0

@@ -34,10 +34,10 @@ class Actor(Protocol):
         self,
         observation: Mapping[str, torch.Tensor],
         is_first: torch.Tensor,
-        state: PolicyState | None = None,
+        state: Any = None,
         deterministic: bool = False,
-    ) -> tuple[torch.Tensor, PolicyState]:
-        """See `ImaginationAgent.act`."""
+    ) -> tuple[torch.Tensor, Any]:
+        """See `ImaginationAgent.act`; the state is the player's own."""
         ...
 
 

@@ -18,20 +18,21 @@ class Display:
 
     Args:
         title: what is trained.
-        total: environment steps at the end.
+        total: steps, or whatever is counted, at the end.
         visible: False for no output at all.
+        unit: what `total` counts.
     """
 
-    def __init__(self, title: str, total: int, visible: bool = True) -> None:
+    def __init__(self, title: str, total: int, visible: bool = True, unit: str = "steps") -> None:
         self.console = Console(file=sys.stderr, quiet=not visible, highlight=False)
-        self.title, self.total, self.visible = title, total, visible
+        self.title, self.total, self.visible, self.unit = title, total, visible, unit
         self._live = visible and self.console.is_terminal
         self._last_line = time.monotonic()
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
-            TextColumn("steps · {task.fields[note]} ·"),
+            TextColumn(unit + " · {task.fields[note]} ·"),
             TimeElapsedColumn(),
             TextColumn("· left"),
             TimeRemainingColumn(),
@@ -47,12 +48,12 @@ class Display:
     def __exit__(self, *_: Any) -> None:
         self._progress.stop()
 
-    def update(self, env_steps: int, note: str) -> None:
+    def update(self, done: int, note: str) -> None:
         """Shows how far the run is."""
-        self._progress.update(self._task, completed=env_steps, note=note)
+        self._progress.update(self._task, completed=done, note=note)
         if self.visible and not self._live and time.monotonic() - self._last_line > QUIET_SECONDS:
             self._last_line = time.monotonic()
-            self.say(f"{self.title}: {env_steps:,} of {self.total:,} steps · {note}")
+            self.say(f"{self.title}: {done:,} of {self.total:,} {self.unit} · {note}")
 
     def say(self, text: str) -> None:
         """Prints a line above the bar."""

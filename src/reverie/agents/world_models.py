@@ -1,0 +1,129 @@
+"""World Models (Ha and Schmidhuber, 2018): vision V, memory M, and a controller C that is evolved in M's dream."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from reverie.behaviors.controllers import Controller, HiddenController, LinearController
+from reverie.errors import ConfigError
+from reverie.models.vision_memory import VisionMemory
+from reverie.nn.mdn_rnn import MixtureRNN
+from reverie.nn.vae import IMAGE, ConvVAE
+from reverie.spaces import Interface
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "quick": {
+        "latent": 16,
+        "memory_units": 128,
+        "collect_episodes": 400,
+        "vision_epochs": 6,
+        "vision_batch": 32,
+        "vision_learning_rate": 5e-4,
+        "memory_updates": 1500,
+        "memory_batch": 16,
+        "memory_length": 50,
+        "population": 32,
+        "rollouts": 8,
+        "generations": 40,
+        "dream_horizon": 100,
+        "evaluate_every": 10,
+        "evaluation_episodes": 50,
+    },
+}
+"""`quick` is ours: small tasks of simple pictures on a CPU in minutes."""
+
+
+@dataclass(frozen=True)
+class WorldModelsConfig:
+    """Settings of World Models (2018). Defaults are those of Take Cover where the paper's two tasks differ."""
+
+    name: ClassVar[str] = "world-models"
+
+    latent: int = 64
+    """Latents of V; 32 in CarRacing, 64 in Take Cover (appendix, "Variational Autoencoder")."""
+    memory_units: int = 512
+    """Units of M's LSTM; 256 in CarRacing, 512 in Take Cover (appendix, "MDN-RNN")."""
+    mixtures: int = 5
+    """Gaussians of each latent (appendix, "MDN-RNN")."""
+    controller: Literal["linear", "hidden"] = "linear"
+    """C: one layer, or a hidden layer of 40 (section "V Model only")."""
+    collect_episodes: int = 10_000
+    """Episodes of random play (section "Procedure", step 1)."""
+    collect_steps: int = 2100
+    """Longest episode that is collected, in steps."""
+    shortest_episode: int = 2
+    """Shorter episodes are thrown away; 101 in the released code for Take Cover."""
+    hold: int = 10
+    """A random action is held for 1 to this many steps (released code for Take Cover)."""
+    vision_epochs: int = 1
+    """Passes over all frames (appendix; the released code has 10)."""
+    vision_batch: int = 100
+    """Frames a batch (released code)."""
+    vision_learning_rate: float = 1e-4
+    """Adam's learning rate for V (released code)."""
+    memory_updates: int = 24_400
+    """Gradient steps of M (released code for Take Cover; the paper says 20 epochs)."""
+    memory_batch: int = 100
+    """Sequences a batch (released code)."""
+    memory_length: int = 500
+    """Steps of each sequence; the state is carried to the next one (released code for Take Cover)."""
+    memory_learning_rate: float = 1e-3
+    """Adam's learning rate for M (released code)."""
+    memory_clip: float = 1.0
+    """Gradients of M are clipped to plus or minus this, number by number (released code)."""
+    population: int = 64
+    """Candidates a generation (appendix, "Evolution Strategies")."""
+    rollouts: int = 16
+    """Episodes of each candidate (appendix)."""
+    deviation: float = 0.1
+    """Initial standard deviation of C's parameters (released code)."""
+    generations: int = 1800
+    """Generations of CMA-ES (appendix)."""
+    temperature: float = 1.15
+    """Of the dream in which C evolves (section "Cheating the World Model", best row of the table)."""
+    dream_horizon: int = 2100
+    """Steps after which a dreamed episode is cut off (released code)."""
+    evaluate_every: int = 25
+    """Generations between evaluations in the real environment (released code)."""
+    evaluation_episodes: int = 100
+    """Episodes of an evaluation; the paper's scores are means over 100."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, int | float) and not value > 0:
+                raise ConfigError(f"{name} must be greater than zero, got {value}")
+        if self.memory_length < 2 or self.population < 4:
+            raise ConfigError(
+                f"memory_length must be at least 2 and population at least 4, got {self.memory_length} and "
+                f"{self.population}"
+            )
+
+    def build(self, interface: Interface) -> VisionMemory:
+        """V and M for an environment that shows one 64x64 colour image; M also predicts rewards and ends.
+
+        Raises:
+            ConfigError: the environment shows anything else.
+        """
+        shown = [(part.name, part.kind, part.shape) for part in interface.observations]
+        if len(shown) != 1 or shown[0][2] != IMAGE:
+            raise ConfigError(
+                f"World Models sees one colour image of 64x64 pixels, but the environment shows {shown}; use --pixels "
+                f"to see rendered frames, or --image-size 64 to resize images"
+            )
+        memory = MixtureRNN(
+            self.latent,
+            interface.action_width,
+            self.memory_units,
+            self.mixtures,
+            restart_input=True,
+            restart_head=True,
+            reward_head=True,
+        )
+        return VisionMemory(ConvVAE(self.latent), memory, shown[0][0])
+
+    def build_controller(self, features: int, actions: int) -> Controller:
+        """C for F features and A entries of the flat action."""
+        kind = LinearController if self.controller == "linear" else HiddenController
+        return kind(features, actions)

@@ -1,0 +1,255 @@
+"""Supervised stages of World Models: V on frames, M on the latents of whole episodes. Both resume exactly."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from reverie.errors import ConfigError, NumericalError
+from reverie.models.vision_memory import VisionMemory
+from reverie.nn.mdn_rnn import MixtureRNN, MixtureState
+from reverie.nn.vae import ConvVAE
+from reverie.tensor_files import read_tensors, save_tensors
+from reverie.training.pipeline.frames import FrameStore
+
+LOGGED_POINTS = 200
+"""Points of a loss curve that are kept."""
+
+
+@dataclass
+class Training:
+    """A module, its Adam optimiser, and how far it is; one file holds all of it.
+
+    Args:
+        path: the file; goes on from it if it is there.
+        module: learns.
+        learning_rate: of Adam with the usual other settings.
+        total: updates.
+
+    Attributes:
+        updates: done so far.
+        losses: mean terms of the loss between the logged points, one dictionary each.
+    """
+
+    path: Path
+    module: nn.Module
+    learning_rate: float
+    total: int
+    updates: int = 0
+    carried: dict[str, Tensor] = field(default_factory=dict)
+    losses: list[dict[str, float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._optimizer = torch.optim.Adam(self.module.parameters(), self.learning_rate)
+        self._names = [name for name, _ in self.module.named_parameters()]
+        self._saved = time.monotonic()
+        if self.path.exists():
+            self._load()
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.updates >= self.total
+
+    def step(self, terms: dict[str, Tensor], clip: float | None = None) -> None:
+        """One gradient step on the sum of the terms; with `clip` each number of the gradient is limited to it."""
+        self._optimizer.zero_grad(set_to_none=True)
+        torch.stack(list(terms.values())).sum().backward()
+        if clip is not None:
+            nn.utils.clip_grad_value_(self.module.parameters(), clip)
+        self._optimizer.step()
+        self.updates += 1
+        every = max(1, self.total // LOGGED_POINTS)
+        if self.updates % every == 0 or self.complete:
+            self.losses.append({"update": self.updates, **{name: float(term.detach()) for name, term in terms.items()}})
+            wrong = [name for name, value in self.losses[-1].items() if not np.isfinite(value)]
+            if wrong:
+                raise NumericalError(
+                    f"the {wrong[0]} loss of {self.path.stem} is no longer finite at update {self.updates}; lower its "
+                    f"learning rate and begin anew with another --run"
+                )
+
+    def save_if_due(self, minutes: float, force: bool = False) -> None:
+        """Writes the file if so many minutes have passed, or at once."""
+        if not force and time.monotonic() - self._saved < minutes * 60:
+            return
+        tensors = {f"module.{name}": value for name, value in self.module.state_dict().items()}
+        for name, parameter in zip(self._names, self._optimizer.param_groups[0]["params"], strict=True):
+            tensors |= {f"adam.{name}.{key}": value for key, value in self._optimizer.state[parameter].items()}
+        tensors |= {f"carried.{name}": value for name, value in self.carried.items()}
+        keys = list(self.losses[0]) if self.losses else []
+        table = torch.tensor([[row[key] for key in keys] for row in self.losses], dtype=torch.float64)
+        tensors |= {"updates": torch.tensor(self.updates), f"losses:{','.join(keys)}": table}
+        partial = self.path.with_name(f".{self.path.name}.partial")
+        save_tensors(tensors, partial)
+        os.replace(partial, self.path)
+        self._saved = time.monotonic()
+
+    def _load(self) -> None:
+        tensors = read_tensors(self.path)
+        self.updates = int(tensors["updates"])
+        with torch.no_grad():
+            for name, value in self.module.state_dict().items():
+                value.copy_(tensors[f"module.{name}"])
+        for name, parameter in zip(self._names, self._optimizer.param_groups[0]["params"], strict=True):
+            prefix = f"adam.{name}."
+            state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+            if state:
+                self._optimizer.state[parameter] = {
+                    key: value if key == "step" else value.to(parameter.device) for key, value in state.items()
+                }
+        self.carried = {key.removeprefix("carried."): v for key, v in tensors.items() if key.startswith("carried.")}
+        key = next(key for key in tensors if key.startswith("losses:"))
+        names = key.removeprefix("losses:").split(",")
+        self.losses = [dict(zip(names, row, strict=True)) for row in tensors[key].tolist()]
+        for row in self.losses:
+            row["update"] = int(row["update"])
+
+
+def seed_update(seed: int, stage: int, update: int) -> None:
+    """Seeds PyTorch for one update, so that a resumed run draws the same numbers."""
+    torch.manual_seed(int(np.random.default_rng((seed, stage, update)).integers(2**63 - 1)))
+
+
+def train_vision(
+    training: Training, store: FrameStore, batch: int, seed: int, device: torch.device, done: Callable[[int], bool]
+) -> None:
+    """Trains V on all frames in random order, epoch after epoch.
+
+    Args:
+        training: of the autoencoder.
+        store: frames.
+        batch: frames a batch.
+        seed: of the order and of sampling.
+        device: where V is.
+        done: called after every update with their number; true ends the stage early.
+    """
+    vision = training.module
+    assert isinstance(vision, ConvVAE)
+    frames = store.arrays[store.name]
+    per_epoch = max(1, store.rows // batch)
+    order, epoch = np.zeros(0, np.int64), -1
+    while not training.complete:
+        if training.updates // per_epoch != epoch:
+            epoch = training.updates // per_epoch
+            order = np.random.default_rng((seed, 1, epoch)).permutation(store.rows)
+        begin = training.updates % per_epoch * batch
+        chosen = np.sort(order[begin : begin + batch])
+        seed_update(seed, 1, training.updates)
+        training.step(vision.loss(torch.from_numpy(frames[chosen]).to(device).float() / 255))
+        if done(training.updates):
+            return
+
+
+@torch.no_grad()
+def encode_frames(
+    model: VisionMemory, store: FrameStore, path: Path, done: Callable[[int], bool]
+) -> NDArray[np.float16] | None:
+    """Mean and log-variance of the latents of all frames, as the released code keeps them: float16 [2, rows, Z].
+
+    Args:
+        model: its V encodes.
+        store: frames.
+        path: file that is written when complete; read if it is there.
+        done: called with the number of frames encoded; true gives up.
+
+    Returns:
+        The memory map, or None if `done` gave up.
+    """
+    if not path.exists():
+        partial = path.with_name(f".{path.name}.partial")
+        array = np.lib.format.open_memmap(partial, "w+", np.float16, (2, store.rows, model.vision.latent))
+        device = next(model.parameters()).device
+        for begin in range(0, store.rows, 256):
+            rows = slice(begin, min(begin + 256, store.rows))
+            image = torch.from_numpy(store.arrays[store.name][rows]).to(device).float() / 255
+            for number, value in enumerate(model.vision.encode(image)):
+                array[number, rows] = value.cpu().numpy()
+            if done(rows.stop):
+                return None
+        array.flush()
+        os.replace(partial, path)
+    return np.load(path, mmap_mode="r")
+
+
+def memory_chunks(store: FrameStore, batch: int, length: int, seed: int, epoch: int) -> Iterator[NDArray[np.int64]]:
+    """Row numbers of one epoch of M: shuffled episodes in one stream, cut into parallel rows and then into chunks.
+
+    Yields:
+        int [batch, length + 1]; each chunk begins with the last column of the one before, whose state goes on.
+    """
+    starts, lengths = store.starts, np.array(store.lengths)
+    order = np.random.default_rng((seed, 2, epoch)).permutation(len(lengths))
+    stream = np.concatenate([np.arange(starts[e], starts[e] + lengths[e]) for e in order])
+    columns = len(stream) // batch
+    grid = stream[: batch * columns].reshape(batch, columns)
+    for begin in range(0, columns - length, length):
+        yield grid[:, begin : begin + length + 1]
+
+
+def train_memory(
+    training: Training,
+    store: FrameStore,
+    encoded: NDArray[np.float16],
+    batch: int,
+    length: int,
+    clip: float,
+    seed: int,
+    device: torch.device,
+    done: Callable[[int], bool],
+) -> None:
+    """Trains M on streams of whole episodes, with latents drawn anew for every batch and the state carried along.
+
+    Args:
+        training: of the mixture network.
+        store: actions, rewards and flags.
+        encoded: float16 [2, rows, Z], see `encode_frames`.
+        batch: parallel rows of the stream.
+        length: steps of a chunk.
+        clip: limit of each number of the gradient.
+        seed: of the order and of sampling.
+        device: where M is.
+        done: called after every update with their number; true ends the stage early.
+
+    Raises:
+        ConfigError: fewer steps were collected than a sequence has.
+    """
+    memory = training.module
+    assert isinstance(memory, MixtureRNN)
+    arrays = store.arrays
+    if store.rows <= length + 1:
+        raise ConfigError(
+            f"{store.rows} collected steps are too few for sequences of {length}; collect more episodes, or lower "
+            f"memory_length"
+        )
+    batch = max(1, min(batch, store.rows // (2 * length)))
+    per_epoch = max(1, (store.rows // batch - 1) // length)
+    while not training.complete:
+        epoch, skipped = divmod(training.updates, per_epoch)
+        for number, rows in enumerate(memory_chunks(store, batch, length, seed, epoch)):
+            if number < skipped:
+                continue
+            seed_update(seed, 2, training.updates)
+            mean, log_variance = (torch.from_numpy(encoded[k][rows].astype(np.float32)).to(device) for k in (0, 1))
+            latents = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
+            first, terminal, reward, action = (
+                torch.from_numpy(arrays[key][rows]).to(device)
+                for key in ("is_first", "is_terminal", "reward", "action")
+            )
+            if number == 0 or not training.carried:
+                state = memory.initial_state(batch)
+            else:
+                state = MixtureState(training.carried["hidden"].to(device), training.carried["cell"].to(device))
+            output, state = memory.observe(latents[:, :-1], action[:, :-1], first[:, :-1].float(), state)
+            training.carried = {"hidden": state.hidden.detach(), "cell": state.cell.detach()}
+            training.step(memory.loss(output, latents[:, 1:], terminal[:, 1:].float(), reward[:, 1:]), clip)
+            if done(training.updates) or training.complete:
+                return

@@ -1,0 +1,175 @@
+"""World Models in stages: a whole run, interruptions in every stage, and the pieces."""
+
+import json
+import signal
+
+import numpy as np
+import pytest
+import torch
+from run_helpers import expect_sentence
+
+from reverie.agents.world_models import WorldModelsConfig
+from reverie.cli.main import main
+from reverie.envs import EnvironmentSource, make_pool
+from reverie.errors import ConfigError, RunFolderError
+from reverie.tensor_files import read_tensors
+from reverie.training.pipeline import learning, world_models
+from reverie.training.pipeline.frames import FrameStore, collect
+from reverie.training.pipeline.learning import memory_chunks
+from reverie.training.pipeline.world_models import load_world_models
+
+TINY = {
+    "latent": 3,
+    "memory_units": 8,
+    "collect_episodes": 9,
+    "vision_batch": 20,
+    "memory_updates": 6,
+    "memory_batch": 4,
+    "memory_length": 10,
+    "population": 4,
+    "rollouts": 2,
+    "generations": 4,
+    "dream_horizon": 6,
+    "evaluate_every": 2,
+    "evaluation_episodes": 2,
+}
+
+
+def words(run, **options):
+    line = ["train", "world-models", "--env", "reverie/CatchPixels-v0", "--run", str(run), "--quiet", "--threads", "1"]
+    for name, value in {**TINY, "num_envs": 4, "vectorization": "in-process", **options}.items():
+        line += [f"--{name.replace('_', '-')}", str(value)]
+    return line
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    run = tmp_path_factory.mktemp("pipeline") / "run"
+    assert main(words(run)) == 0
+    return run
+
+
+def test_a_run_leaves_what_it_should(whole, capsys):
+    scores = json.loads((whole / "scores.json").read_text())
+    assert [score["generation"] for score in scores] == [2, 4]
+    assert all(score["episodes"] == 2 and -5 <= score["mean"] <= 5 for score in scores)
+    for name in ("config.json", "latents.npy", "videos/reconstruction.png", "videos/dream.mp4"):
+        assert (whole / name).stat().st_size > 100, name
+    assert main(["evaluate", str(whole), "--episodes", "2", "--seed", "5"]) == 0
+    first = capsys.readouterr().out
+    assert "mean return" in first
+    assert main(["evaluate", str(whole), "--episodes", "2", "--seed", "5"]) == 0
+    assert capsys.readouterr().out == first
+    assert main(words(whole)) == 0
+    assert "generation     4" in capsys.readouterr().out
+
+
+def assert_same(one, other):
+    for name in ("vision", "memory", "controller"):
+        first, second = (read_tensors(run / f"{name}.safetensors") for run in (one, other))
+        assert first.keys() == second.keys()
+        assert [key for key in first if not torch.equal(first[key], second[key])] == [], name
+    assert np.array_equal(np.load(one / "latents.npy"), np.load(other / "latents.npy"))
+    assert (one / "scores.json").read_text() == (other / "scores.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "call"),
+    [
+        (world_models, "collect", 1),
+        (learning.Training, "step", 3),
+        (world_models, "encode_frames", 1),
+        (learning.Training, "step", 12),
+        (world_models, "evolve", 2),
+        (world_models, "evaluate", 1),
+    ],
+)
+def test_ctrl_c_anywhere_changes_nothing(whole, tmp_path, monkeypatch, capsys, place, name, call):
+    real, calls = getattr(place, name), []
+
+    def interrupted(*arguments, **options):
+        calls.append(1)
+        if len(calls) == call:
+            signal.raise_signal(signal.SIGINT)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(place, name, interrupted)
+    run = tmp_path / "run"
+    assert main(words(run)) == 130
+    assert "repeat the command" in capsys.readouterr().out
+    assert main(words(run)) == 0
+    assert_same(whole, run)
+
+
+def test_dreams_of_a_run_begin_in_first_frames(whole):
+    agent, source = load_world_models(whole)
+    assert source.name == "reverie/CatchPixels-v0" and agent.model.vision.latent == 3
+    store = FrameStore(whole / "frames", "image", 3, 9 * 2100)
+    assert store.arrays["is_first"][store.starts].all() and len(store.starts) == 9
+    assert store.arrays["is_first"][: store.rows].sum() == 9
+
+
+def random_store(folder, episodes=7, **options):
+    store = FrameStore(folder, "image", 3, 1000)
+    with make_pool(EnvironmentSource("reverie/CatchPixels-v0"), 2, 0, "in-process") as pool:
+        arguments = {"longest": 50, "shortest": 2, "hold": 4, "seed": 0, **options}
+        collect(pool, store, episodes, progress=lambda n: None, stop=lambda: False, **arguments)
+    return store
+
+
+def test_collected_rows_are_whole_episodes(tmp_path):
+    store = random_store(tmp_path / "a")
+    assert store.lengths == [20] * 7 and store.rows == 140
+    terminal = store.arrays["is_terminal"][:140].reshape(7, 20)
+    assert terminal[:, -1].all() and not terminal[:, :-1].any()
+    assert (store.arrays["action"][:140].sum(1) == 1).all()
+    changes = (np.diff(store.arrays["action"][:140].reshape(7, 20, 3), axis=1) != 0).any(-1).mean()
+    assert 0.1 < changes < 0.5, "actions are held for 2.5 steps on average, and the next is another with 2/3"
+    again = FrameStore(tmp_path / "a", "image", 3, 1000)
+    assert (again.rows, again.lengths, again.rounds) == (store.rows, store.lengths, store.rounds)
+    for name, array in store.arrays.items():
+        assert np.array_equal(array, again.arrays[name])
+
+
+def test_long_episodes_are_cut_and_short_ones_left_out(tmp_path):
+    assert random_store(tmp_path / "cut", longest=8).lengths == [8] * 7
+    with pytest.raises(RunFolderError, match="--shortest-episode"):
+        random_store(tmp_path / "short", shortest=30)
+    with pytest.raises(RunFolderError, match="another --run"):
+        FrameStore(tmp_path / "cut", "image", 2, 1000)
+
+
+def test_chunks_follow_each_other_and_hold_whole_episodes(tmp_path):
+    store = random_store(tmp_path)
+    chunks = list(memory_chunks(store, 2, 15, 0, 0))
+    assert len(chunks) == 4 and all(chunk.shape == (2, 16) for chunk in chunks)
+    for before, after in zip(chunks[:-1], chunks[1:], strict=True):
+        assert np.array_equal(before[:, -1], after[:, 0])
+    stream = np.concatenate([chunks[0], *[chunk[:, 1:] for chunk in chunks[1:]]], 1)[0]
+    steps = np.diff(stream)
+    assert (steps[(stream[1:] % 20) != 0] == 1).all(), "within an episode rows follow each other"
+    other = list(memory_chunks(store, 2, 15, 0, 1))
+    assert not np.array_equal(chunks[0], other[0]), "another epoch has another order"
+
+
+def test_what_cannot_be_trained(tmp_path, capsys):
+    line = words(tmp_path / "a")
+    line[line.index("reverie/CatchPixels-v0")] = "CartPole-v1"
+    expect_sentence(capsys, main(line), "64x64", "--pixels")
+    assert not (tmp_path / "a").exists()
+    expect_sentence(capsys, main(words(tmp_path / "b", generations=0)), "generations", "0")
+    expect_sentence(capsys, main(words(tmp_path / "c", memory_length=500)), "too few", "memory_length")
+    expect_sentence(capsys, main(["evaluate", str(tmp_path / "c")]), "train first")
+    expect_sentence(capsys, main([*words(tmp_path / "d"), "--checkpoint", "3"]), "--checkpoint")
+    with pytest.raises(ConfigError, match="memory_length"):
+        WorldModelsConfig(memory_length=1)
+
+
+def test_another_configuration_is_another_run(whole, capsys):
+    expect_sentence(capsys, main(words(whole, latent=4)), "latent", "another run")
+
+
+def test_the_papers_sizes():
+    config = WorldModelsConfig(latent=32, memory_units=256)
+    assert config.build_controller(288, 3).count == 867
+    assert WorldModelsConfig(controller="hidden").build_controller(32, 3).count == 1443
