@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import reverie
-from reverie.agents.registry import AGENTS, config_class
+from reverie.agents.registry import AGENTS, PIPELINES, config_class, preset_values
 from reverie.api import LEARNERS, DreamerV3, DreamerV3In2023
 from reverie.cli.main import COMMANDS
 from reverie.cli.train import EnvironmentOptions
@@ -55,6 +55,16 @@ def test_settings_are_documented(agent):
         written = table.pop(field.name)
         if field.default is not None:
             assert written == field.default or float(written) == field.default, field.name
+
+
+@pytest.mark.parametrize("agent", PIPELINES)
+def test_settings_of_agents_in_stages_are_documented(agent):
+    table = {cells[0].strip("`"): cells[1] for cells in rows(PAGES[agent.replace("-", "_")].split("## Settings")[1])}
+    cls = config_class(agent)
+    for field in fields(cls):
+        assert table.pop(field.name) == str(field.default), field.name
+    for name, value in preset_values(agent, "quick").items():
+        assert f"`{name}` {value}" in " ".join(PAGES[agent.replace("-", "_")].split()), name
 
 
 def test_run_options_are_documented():

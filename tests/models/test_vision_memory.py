@@ -41,14 +41,14 @@ def test_features_are_latents_then_cell_then_hidden(world):
         torch.zeros(2, Z), torch.full((2, D), 1.0), torch.full((2, D), 2.0), torch.zeros(2, dtype=torch.bool)
     )
     assert world.features == Z + D and world.feature(state)[0].tolist() == [0] * Z + [1] * D
-    doom = model(reads_cell=True, living_reward=1.0)
+    doom = model(reads="zch", living_reward=1.0)
     assert doom.features == Z + 2 * D and doom.feature(state)[0].tolist() == [0] * Z + [2] * D + [1] * D
 
 
 def test_the_parameters_of_the_paper():
     car = VisionMemory(ConvVAE(32), MixtureRNN(32, 3, 256), living_reward=0.0)
     doom = VisionMemory(
-        ConvVAE(64), MixtureRNN(64, 1, 512, restart_input=True, restart_head=True), living_reward=1.0, reads_cell=True
+        ConvVAE(64), MixtureRNN(64, 1, 512, restart_input=True, restart_head=True), living_reward=1.0, reads="zch"
     )
     assert (car.features, doom.features) == (288, 1088)
     assert sum(p.numel() for p in car.parameters()) == 4_348_547 + 422_368

@@ -8,10 +8,12 @@ import pytest
 import torch
 from run_helpers import expect_sentence
 
+from reverie.agents.registry import make_config
 from reverie.agents.world_models import WorldModelsConfig
 from reverie.cli.main import main
 from reverie.envs import EnvironmentSource, make_pool
 from reverie.errors import ConfigError, RunFolderError
+from reverie.spaces import ActionPart, Interface, ObservationPart
 from reverie.tensor_files import read_tensors
 from reverie.training.pipeline import learning, world_models
 from reverie.training.pipeline.frames import FrameStore, collect
@@ -169,7 +171,21 @@ def test_another_configuration_is_another_run(whole, capsys):
     expect_sentence(capsys, main(words(whole, latent=4)), "latent", "another run")
 
 
-def test_the_papers_sizes():
-    config = WorldModelsConfig(latent=32, memory_units=256)
-    assert config.build_controller(288, 3).count == 867
-    assert WorldModelsConfig(controller="hidden").build_controller(32, 3).count == 1443
+IMAGE = (ObservationPart("image", "image", (64, 64, 3)),)
+
+
+@pytest.mark.parametrize(
+    ("preset", "values", "actions", "model", "controller"),
+    [
+        ("take-cover", {}, 1, 4_446_915 + 1_678_785, 1_088),
+        ("paper", {"latent": 32, "memory_units": 256, "controller_reads": "z"}, 3, None, 99),
+        ("paper", {"latent": 32, "memory_units": 256, "controller_reads": "z", "controller": "hidden"}, 3, None, 1_443),
+        ("paper", {"latent": 32, "memory_units": 256}, 3, None, 867),
+    ],
+)
+def test_the_papers_sizes(preset, values, actions, model, controller):
+    config = make_config("world-models", values, preset)
+    built = config.build(Interface(IMAGE, (ActionPart("action", "continuous", actions),)))
+    assert config.build_controller(built.features, actions).count == controller
+    if model:
+        assert sum(parameter.numel() for parameter in built.parameters()) == model

@@ -14,6 +14,12 @@ from reverie.spaces import Interface
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
+    "take-cover": {
+        "living_reward": 1.0,
+        "controller_reads": "zch",
+        "controller_bias": False,
+        "shortest_episode": 101,
+    },
     "quick": {
         "latent": 16,
         "memory_units": 128,
@@ -32,7 +38,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "evaluation_episodes": 50,
     },
 }
-"""`quick` is ours: small tasks of simple pictures on a CPU in minutes."""
+"""`take-cover` is the paper's agent in every number. `quick` is ours: small tasks with simple pictures on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +53,14 @@ class WorldModelsConfig:
     """Units of M's LSTM; 256 in CarRacing, 512 in Take Cover (appendix, "MDN-RNN")."""
     mixtures: int = 5
     """Gaussians of each latent (appendix, "MDN-RNN")."""
+    living_reward: float | None = None
+    """Reward of every dreamed step where living is all that counts; by default M learns the reward (Take Cover: 1)."""
     controller: Literal["linear", "hidden"] = "linear"
     """C: one layer, or a hidden layer of 40 (section "V Model only")."""
+    controller_bias: bool = True
+    """Whether a linear C has a bias; the released code has none for Take Cover."""
+    controller_reads: Literal["z", "zh", "zch"] = "zh"
+    """Latents, and M's state h, and its cell c; "zch" in Take Cover, "z" for V alone (appendix)."""
     collect_episodes: int = 10_000
     """Episodes of random play (section "Procedure", step 1)."""
     collect_steps: int = 2100
@@ -92,7 +104,7 @@ class WorldModelsConfig:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if isinstance(value, int | float) and not value > 0:
+            if isinstance(value, int | float) and not isinstance(value, bool) and not value > 0:
                 raise ConfigError(f"{name} must be greater than zero, got {value}")
         if self.memory_length < 2 or self.population < 4:
             raise ConfigError(
@@ -101,7 +113,7 @@ class WorldModelsConfig:
             )
 
     def build(self, interface: Interface) -> VisionMemory:
-        """V and M for an environment that shows one 64x64 colour image; M also predicts rewards and ends.
+        """V and M for an environment that shows one 64x64 colour image; M also predicts ends, and rewards.
 
         Raises:
             ConfigError: the environment shows anything else.
@@ -119,11 +131,12 @@ class WorldModelsConfig:
             self.mixtures,
             restart_input=True,
             restart_head=True,
-            reward_head=True,
+            reward_head=self.living_reward is None,
         )
-        return VisionMemory(ConvVAE(self.latent), memory, shown[0][0])
+        return VisionMemory(ConvVAE(self.latent), memory, shown[0][0], self.living_reward, self.controller_reads)
 
     def build_controller(self, features: int, actions: int) -> Controller:
         """C for F features and A entries of the flat action."""
-        kind = LinearController if self.controller == "linear" else HiddenController
-        return kind(features, actions)
+        if self.controller == "linear":
+            return LinearController(features, actions, self.controller_bias)
+        return HiddenController(features, actions)

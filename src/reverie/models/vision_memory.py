@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,8 @@ from reverie.errors import ConfigError
 from reverie.models.dream_model import TensorState
 from reverie.nn.mdn_rnn import MixtureRNN, MixtureState
 from reverie.nn.vae import ConvVAE
+
+Reads = Literal["z", "zh", "zch"]
 
 
 @dataclass
@@ -42,7 +45,7 @@ class VisionMemory(nn.Module):
         memory: M, with a restart head where dreams can end.
         name: of the image part.
         living_reward: reward of every step; None takes M's reward head.
-        reads_cell: the controller also reads c, between z and h (Take Cover).
+        reads: what the controller reads, in this order: z, c and h ("zch", Take Cover), z and h (CarRacing), or z.
 
     Raises:
         ConfigError: V and M have different latents, or nothing predicts the reward.
@@ -54,7 +57,7 @@ class VisionMemory(nn.Module):
         memory: MixtureRNN,
         name: str = "image",
         living_reward: float | None = None,
-        reads_cell: bool = False,
+        reads: Reads = "zh",
     ) -> None:
         super().__init__()
         if vision.latent != memory.latent:
@@ -62,17 +65,17 @@ class VisionMemory(nn.Module):
         if living_reward is None and memory.reward_output is None:
             raise ConfigError("nothing predicts the reward: give the memory a reward head, or a living_reward")
         self.vision, self.memory, self.name = vision, memory, name
-        self.living_reward, self.reads_cell = living_reward, reads_cell
+        self.living_reward, self.reads = living_reward, reads
 
     @property
     def features(self) -> int:
-        """Z + D, or Z + 2 D with the cell."""
-        return self.vision.latent + self.memory.hidden * (1 + self.reads_cell)
+        """F: Z, Z + D or Z + 2 D."""
+        return self.vision.latent + self.memory.hidden * (len(self.reads) - 1)
 
     def feature(self, state: MemoryState) -> Tensor:
-        """[z, h], or [z, c, h] with the cell: [N, F]."""
-        parts = [state.latent, state.cell, state.hidden] if self.reads_cell else [state.latent, state.hidden]
-        return torch.cat(parts, -1)
+        """What the controller reads side by side: [N, F]."""
+        parts = {"z": state.latent, "c": state.cell, "h": state.hidden}
+        return torch.cat([parts[letter] for letter in self.reads], -1)
 
     def encode(self, image: Tensor, most_likely: bool = False) -> Tensor:
         """Latents of frames, sampled as in the paper or their means: uint8 [N, 64, 64, 3] -> [N, Z]."""
