@@ -18,6 +18,7 @@ from reverie.tensor_files import read_tensors
 from reverie.training.pipeline import learning, world_models
 from reverie.training.pipeline.frames import FrameStore, collect
 from reverie.training.pipeline.learning import memory_chunks
+from reverie.training.pipeline.real import real_returns
 from reverie.training.pipeline.world_models import load_world_models
 
 TINY = {
@@ -82,7 +83,7 @@ def assert_same(one, other):
         (learning.Training, "step", 3),
         (world_models, "encode_frames", 1),
         (learning.Training, "step", 12),
-        (world_models, "evolve", 2),
+        (world_models, "dreamed_returns", 2),
         (world_models, "evaluate", 1),
     ],
 )
@@ -189,3 +190,30 @@ def test_the_papers_sizes(preset, values, actions, model, controller):
     assert config.build_controller(built.features, actions).count == controller
     if model:
         assert sum(parameter.numel() for parameter in built.parameters()) == model
+
+
+@pytest.mark.parametrize("options", [{}, {"random_memory": None}])
+def test_evolution_in_the_real_environment(tmp_path, capsys, options):
+    line = words(tmp_path / "run", evolve_in="environment")
+    assert main(line + [f"--{name.replace('_', '-')}" for name in options]) == 0
+    assert "in the environment" in capsys.readouterr().out
+    memory = read_tensors(tmp_path / "run" / "memory.safetensors")
+    assert int(memory["updates"]) == (0 if options else 6)
+
+
+def test_real_returns_are_those_of_the_candidates(whole):
+    agent, source = load_world_models(whole)
+    count = agent.controller.count
+    candidates = np.zeros((3, count))
+    candidates[:, :3] = np.eye(3) * 5  # biases: always left, always stay, always right
+    with make_pool(source, 4, 3, "in-process") as pool:
+        returns = real_returns(pool, agent.model, agent.controller, candidates, 30, 0, lambda: False)
+    # A paddle that does not move catches the balls of one column in four: five balls, +1 or -1 each.
+    assert np.abs(returns + 2.5).max() < 1.4  # standard error 0.35
+    with make_pool(source, 4, 3, "in-process") as pool:
+        assert real_returns(pool, agent.model, agent.controller, candidates, 2, 0, lambda: True) is None
+
+
+def test_a_random_memory_cannot_dream():
+    with pytest.raises(ConfigError, match="evolve_in"):
+        WorldModelsConfig(random_memory=True)

@@ -93,6 +93,10 @@ class WorldModelsConfig:
     """Initial standard deviation of C's parameters (released code)."""
     generations: int = 1800
     """Generations of CMA-ES (appendix)."""
+    evolve_in: Literal["dream", "environment"] = "dream"
+    """Where candidates are tried: in M's dream (Take Cover) or in the real environment (CarRacing)."""
+    random_memory: bool = False
+    """Leave M as it was drawn at random, as a control (Tallec et al., 2019); evolve in the environment then."""
     temperature: float = 1.15
     """Of the dream in which C evolves (section "Cheating the World Model", best row of the table)."""
     dream_horizon: int = 2100
@@ -106,6 +110,8 @@ class WorldModelsConfig:
         for name, value in vars(self).items():
             if isinstance(value, int | float) and not isinstance(value, bool) and not value > 0:
                 raise ConfigError(f"{name} must be greater than zero, got {value}")
+        if self.random_memory and self.evolve_in == "dream":
+            raise ConfigError("a random memory has nothing to dream; give evolve_in environment with random_memory")
         if self.memory_length < 2 or self.population < 4:
             raise ConfigError(
                 f"memory_length must be at least 2 and population at least 4, got {self.memory_length} and "

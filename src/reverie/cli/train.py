@@ -154,7 +154,7 @@ def _train_in_stages(environment: EnvironmentOptions, settings: Any, config: Any
         return 130
     for score in read_scores(path):
         print(
-            f"generation {score['generation']:>5}   dreamed return {score['dreamed']:>8.1f}   real return "
+            f"generation {score['generation']:>5}   in the {config.evolve_in} {score['tried']:>8.1f}   real return "
             f"{score['mean']:>8.1f} ± {score['std']:.1f} over {score['episodes']} episodes"
         )
     print(f"run folder        {path}{os.sep}")

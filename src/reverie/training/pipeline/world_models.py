@@ -20,8 +20,8 @@ from reverie.agents.registry import make_config
 from reverie.agents.world_models import WorldModelsConfig
 from reverie.behaviors.evolution import Evolution
 from reverie.dream.dream import Dream
-from reverie.dream.evolve import RememberingAgent, evolve
-from reverie.envs import EnvironmentSource, Vectorization, make_pool
+from reverie.dream.evolve import RememberingAgent, dreamed_returns
+from reverie.envs import EnvironmentPool, EnvironmentSource, Vectorization, make_pool
 from reverie.errors import CheckpointError, ConfigError
 from reverie.spaces import Interface
 from reverie.tensor_files import read_tensors, save_tensors
@@ -31,8 +31,9 @@ from reverie.training.files import read_json, write_json
 from reverie.training.memory import keep_freed_memory
 from reverie.training.metrics import SCORES_FILE
 from reverie.training.pipeline.frames import FrameStore, collect
-from reverie.training.pipeline.learning import Training, encode_frames, train_memory, train_vision
+from reverie.training.pipeline.learning import Training, encode_frames, seed_update, train_memory, train_vision
 from reverie.training.pipeline.pictures import TEMPERATURES, dream_video, reconstruction_grid
+from reverie.training.pipeline.real import real_returns
 from reverie.training.progress import Display
 from reverie.training.run_folder import CONFIG_FILE, RunFolder
 from reverie.training.settings import check_seed
@@ -111,8 +112,9 @@ class WorldModelsTraining:
             self.folder.close()
             raise
         self.scores: list[dict[str, Any]] = []
-        self.dreamed = 0.0
+        self.tried = 0.0
         self._stop = False
+        self._pool: EnvironmentPool | None = None
 
     def _open(self) -> None:
         config, settings = self.config, self.settings
@@ -127,7 +129,9 @@ class WorldModelsTraining:
         self.store = FrameStore(self.path / "frames", self.model.name, self.interface.action_width, capacity)
 
     def close(self) -> None:
-        """Frees the folder."""
+        """Closes environments and frees the folder."""
+        if self._pool is not None:
+            self._pool.close()
         self.folder.close()
 
     def run(self) -> bool:
@@ -200,6 +204,9 @@ class WorldModelsTraining:
         self.encoded = encoded
         path = self.path / "memory.safetensors"
         training = Training(path, self.model.memory, config.memory_learning_rate, config.memory_updates)
+        if config.random_memory:
+            training.save_if_due(0, force=not path.exists())
+            return
         if not training.complete:
             with self._stage("learning to predict (M)", config.memory_updates, "updates") as display:
                 train_memory(
@@ -227,15 +234,15 @@ class WorldModelsTraining:
 
     def _evolve(self) -> None:
         config, settings = self.config, self.settings
-        vision_updates = config.vision_epochs * max(1, self.store.rows // config.vision_batch)
-        self.updates = vision_updates + config.memory_updates
+        memory_updates = 0 if config.random_memory else config.memory_updates
+        self.updates = config.vision_epochs * max(1, self.store.rows // config.vision_batch) + memory_updates
         self.model.eval()
         self.evolution = Evolution(self.controller.count, config.population, config.deviation, settings.seed)
         path = self.path / "controller.safetensors"
         if path.exists():
             self._load_evolution(path)
         saved = time.monotonic()
-        with self._stage("evolving in the dream (C)", config.generations, "generations") as display:
+        with self._stage(f"evolving in the {config.evolve_in} (C)", config.generations, "generations") as display:
             while not self._stop:
                 generation = self.evolution.generation
                 due = generation % config.evaluate_every == 0 or generation == config.generations
@@ -244,23 +251,34 @@ class WorldModelsTraining:
                     self._save_evolution(path)
                 if generation >= config.generations or self._stop:
                     break
-                dream = self.dream(config.temperature, (settings.seed, 3, generation))
-                last = evolve(
-                    dream,
-                    self.controller,
-                    self.evolution,
-                    self.interface.actions,
-                    1,
-                    rollouts=config.rollouts,
-                    horizon=config.dream_horizon,
-                )[-1]
-                self.dreamed = round(last.mean, 3)
-                display.update(last.number, f"dreamed return {last.mean:.4g}, best {last.best:.4g}")
+                returns = self._try_candidates(generation)
+                if returns is None:
+                    break
+                self.tried = round(float(returns.mean()), 3)
+                self.evolution.tell(self.evolution.ask(), returns)
+                note = f"mean return in the {config.evolve_in} {returns.mean():.4g}, best {returns.max():.4g}"
+                display.update(generation + 1, note)
                 if time.monotonic() - saved > settings.checkpoint_minutes * 60:
                     self._save_evolution(path)
                     saved = time.monotonic()
             if self._stop:
                 self._save_evolution(path)
+
+    def _try_candidates(self, generation: int) -> np.ndarray | None:
+        """Mean returns of this generation's candidates [P]; None if Ctrl-C cut real episodes short."""
+        config, settings, parts = self.config, self.settings, self.interface.actions
+        candidates = self.evolution.ask()
+        if config.evolve_in == "dream":
+            dream = self.dream(config.temperature, (settings.seed, 3, generation))
+            parameters = torch.from_numpy(candidates).to(self.device, torch.float32)
+            return dreamed_returns(dream, self.controller, parameters, parts, config.rollouts, config.dream_horizon)
+        if self._pool is None:
+            self._pool = make_pool(self.source, settings.num_envs, settings.seed + 1, settings.vectorization)
+        seed_update(settings.seed, 5, generation)
+        first = generation * config.population * config.rollouts
+        return real_returns(
+            self._pool, self.model, self.controller, candidates, config.rollouts, first, lambda: self._stop
+        )
 
     def _draw(self) -> None:
         """The pictures of the finished run."""
@@ -288,18 +306,18 @@ class WorldModelsTraining:
             return
         rows = self.store.rows
         counters = {"env_steps": rows, "frames": rows * self.source.action_repeat, "updates": self.updates}
-        score = {**counters, "generation": self.evolution.generation, "dreamed": self.dreamed, **result.to_json()}
+        score = {**counters, "generation": self.evolution.generation, "tried": self.tried, **result.to_json()}
         self.scores.append(score)
         write_json(self.path / SCORES_FILE, self.scores)
         display.say(
-            f"generation {self.evolution.generation}: dreamed return {self.dreamed:.1f}, real return "
+            f"generation {self.evolution.generation}: in the {self.config.evolve_in} {self.tried:.1f}, real return "
             f"{result.mean:.1f} ± {result.standard_deviation:.1f} over {len(result.returns)} episodes"
         )
 
     def _save_evolution(self, path: Path) -> None:
         data, arrays = self.evolution.state()
         tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
-        text = json.dumps({"evolution": data, "scores": self.scores, "dreamed": self.dreamed}).encode()
+        text = json.dumps({"evolution": data, "scores": self.scores, "tried": self.tried}).encode()
         tensors["json"] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
         partial = path.with_name(f".{path.name}.partial")
         save_tensors(tensors, partial)
@@ -307,7 +325,7 @@ class WorldModelsTraining:
 
     def _load_evolution(self, path: Path) -> None:
         data, arrays = _read_evolution(path)
-        self.scores, self.dreamed = data["scores"], data["dreamed"]
+        self.scores, self.tried = data["scores"], data["tried"]
         self.evolution.restore(data["evolution"], arrays)
 
     @contextlib.contextmanager
