@@ -64,7 +64,7 @@ class WorldModelsConfig:
     collect_episodes: int = 10_000
     """Episodes of random play (section "Procedure", step 1)."""
     collect_steps: int = 2100
-    """Longest episode that is collected, in steps."""
+    """Longest episode that is collected, in steps (released code; 1000 in CarRacing)."""
     shortest_episode: int = 2
     """Shorter episodes are thrown away; 101 in the released code for Take Cover."""
     hold: int = 10
