@@ -15,7 +15,7 @@ from reverie.envs import EnvironmentSource, make_pool
 from reverie.errors import ConfigError, RunFolderError
 from reverie.spaces import ActionPart, Interface, ObservationPart
 from reverie.tensor_files import read_tensors
-from reverie.training.pipeline import learning, world_models
+from reverie.training.pipeline import frames, learning, world_models
 from reverie.training.pipeline.frames import FrameStore, collect
 from reverie.training.pipeline.learning import memory_chunks
 from reverie.training.pipeline.real import real_returns
@@ -217,3 +217,10 @@ def test_real_returns_are_those_of_the_candidates(whole):
 def test_a_random_memory_cannot_dream():
     with pytest.raises(ConfigError, match="evolve_in"):
         WorldModelsConfig(random_memory=True)
+
+
+def test_a_disk_without_space_ends_with_a_sentence(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(frames, "SPARE_BYTES", 10**18)
+    expect_sentence(capsys, main(words(tmp_path / "run")), "MB left", "repeat the command")
+    monkeypatch.undo()
+    assert main(words(tmp_path / "run")) == 0

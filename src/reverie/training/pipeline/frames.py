@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from reverie.errors import RunFolderError
 from reverie.training.files import read_json, write_json
 
 PROGRESS = "progress.json"
+SPARE_BYTES = 100_000_000
+"""Free space that is left for the other stages. (Writing to a map where none is left would kill the process.)"""
 
 
 class FrameStore:
@@ -65,7 +68,18 @@ class FrameStore:
         return np.concatenate([[0], np.cumsum(self.lengths)[:-1]]).astype(np.int64)
 
     def append(self, episode: Sequence[Mapping[str, Any]]) -> None:
-        """Writes the rows of one episode."""
+        """Writes the rows of one episode.
+
+        Raises:
+            RunFolderError: there is no space left for it.
+        """
+        size = len(episode) * sum(array.nbytes // len(array) for array in self.arrays.values())
+        free = shutil.disk_usage(self.folder).free
+        if free < size + SPARE_BYTES:
+            raise RunFolderError(
+                f"{self.folder} has {free / 1e6:.0f} MB left, too few for another episode: free some space, then "
+                f"repeat the command to go on"
+            )
         rows = slice(self.rows, self.rows + len(episode))
         for key, array in self.arrays.items():
             array[rows] = np.stack([row[key] for row in episode])

@@ -115,6 +115,7 @@ class WorldModelsTraining:
         self.tried = 0.0
         self._stop = False
         self._pool: EnvironmentPool | None = None
+        self.display = Display("", 1, visible)
 
     def _open(self) -> None:
         config, settings = self.config, self.settings
@@ -339,6 +340,7 @@ class WorldModelsTraining:
             if self._stop:
                 raise KeyboardInterrupt
             self._stop = True
+            self.display.say("stopping: saving what there is (press Ctrl-C again to stop without)")
 
         previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
