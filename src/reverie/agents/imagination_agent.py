@@ -130,14 +130,24 @@ class ImaginationAgent(nn.Module):
         Returns:
             Flat actions float32 [E, A], and the state for the next call.
         """
+        latent = self.watch(observation, is_first, state, deterministic)
+        action = self.behavior.actor.distribution(self.behavior.actor(latent.feature)).sample(deterministic)
+        return action, PolicyState(latent, action)
+
+    def watch(
+        self,
+        observation: Mapping[str, Tensor],
+        is_first: Tensor,
+        state: PolicyState | None = None,
+        deterministic: bool = False,
+    ) -> LatentState:
+        """The latent state [E, ...] after one more observation of every environment; arguments as for `act`."""
         state = state or self.initial_state(is_first.shape[0])
         batch = {name: value.unsqueeze(1) for name, value in observation.items()} | {"is_first": is_first.unsqueeze(1)}
         states, _ = self.world_model.observe(
             batch, state.action.unsqueeze(1), state.latent, self.compute_dtype, deterministic
         )
-        latent = LatentState(states.deterministic[:, 0], states.stochastic[:, 0])
-        action = self.behavior.actor.distribution(self.behavior.actor(latent.feature)).sample(deterministic)
-        return action, PolicyState(latent, action)
+        return LatentState(states.deterministic[:, 0], states.stochastic[:, 0])
 
     def observe(
         self, batch: Mapping[str, Tensor], deterministic: bool = False

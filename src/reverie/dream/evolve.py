@@ -14,7 +14,6 @@ from reverie.behaviors.controllers import Controller
 from reverie.behaviors.evolution import Evolution
 from reverie.dream.dream import Dream
 from reverie.errors import ConfigError
-from reverie.models.rssm import LatentState
 from reverie.models.vision_memory import MemoryState, VisionMemory
 from reverie.spaces import ActionPart
 
@@ -166,15 +165,9 @@ class ControlledAgent:
         deterministic: bool = False,
     ) -> tuple[Tensor, PolicyState]:
         """Chooses an action for every environment, as `ImaginationAgent.act` does."""
-        agent = self.agent
-        state = state or agent.initial_state(is_first.shape[0])
-        batch = {name: value.unsqueeze(1) for name, value in observation.items()} | {"is_first": is_first.unsqueeze(1)}
-        states, _ = agent.world_model.observe(
-            batch, state.action.unsqueeze(1), state.latent, agent.compute_dtype, deterministic
-        )
-        latent = LatentState(states.deterministic[:, 0], states.stochastic[:, 0])
+        latent = self.agent.watch(observation, is_first, state, deterministic)
         outputs = self.controller(self.parameters, latent.feature.float().unsqueeze(0))[0]
-        action = flat_actions(outputs, agent.interface.actions)
+        action = flat_actions(outputs, self.agent.interface.actions)
         return action, PolicyState(latent, action)
 
 

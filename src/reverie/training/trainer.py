@@ -5,10 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import shutil
-import signal
-import threading
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,6 +22,7 @@ from reverie.training.checkpoint import NAME_DIGITS, Checkpoints, checkpoint_nam
 from reverie.training.collector import Collector, replay_fields
 from reverie.training.device import choose_device, choose_precision
 from reverie.training.evaluation import Evaluation, evaluate
+from reverie.training.interruption import Interruption
 from reverie.training.memory import keep_freed_memory, warn_if_large
 from reverie.training.metrics import MetricWriter, append_scores, truncate_scores
 from reverie.training.model_files import save_model
@@ -68,7 +66,7 @@ class Trainer:
         if settings.threads:
             torch.set_num_threads(settings.threads)
         self.path = Path(path)
-        self._stop = False
+        self._interruption = Interruption()
         self.env_steps = 0
         self.best: float | None = None
         self._evaluated = -1
@@ -188,7 +186,10 @@ class Trainer:
         self._last_checkpoint = time.monotonic()
         title = f"{self.config.name} on {self.source.name}"
         self._watch = (time.monotonic(), self.env_steps, self.updater.updates)
-        with Display(title, settings.steps, self.visible) as self.display, self._catch_signals():
+        with (
+            Display(title, settings.steps, self.visible) as self.display,
+            self._interruption.listen(lambda text: self.display.say(text)),
+        ):
             self._greet()
             try:
                 self._evaluate_if_due()
@@ -315,25 +316,10 @@ class Trainer:
 
     # ------------------------------------------------------------------ stopping
 
-    @contextlib.contextmanager
-    def _catch_signals(self) -> Iterator[None]:
-        """The first Ctrl-C or SIGTERM ends the loop at the next step with a checkpoint; a second one at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def stop(number: int, frame: Any) -> None:
-            if self._stop:
-                raise KeyboardInterrupt
-            self._stop = True
-            self.display.say("stopping: writing a checkpoint (press Ctrl-C again to stop without)")
-
-        previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+    @property
+    def _stop(self) -> bool:
+        """Whether Ctrl-C was pressed."""
+        return self._interruption.requested
 
     def close(self) -> None:
         """Ends environments, closes files and frees the folder."""

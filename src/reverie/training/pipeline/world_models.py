@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -28,6 +26,7 @@ from reverie.tensor_files import read_tensors, save_tensors
 from reverie.training.device import choose_device
 from reverie.training.evaluation import Evaluation, evaluate
 from reverie.training.files import read_json, write_json
+from reverie.training.interruption import Interruption
 from reverie.training.memory import keep_freed_memory
 from reverie.training.metrics import SCORES_FILE
 from reverie.training.pipeline.frames import FrameStore, collect
@@ -113,7 +112,7 @@ class WorldModelsTraining:
             raise
         self.scores: list[dict[str, Any]] = []
         self.tried = 0.0
-        self._stop = False
+        self._interruption = Interruption()
         self._pool: EnvironmentPool | None = None
         self.display = Display("", 1, visible)
 
@@ -129,6 +128,11 @@ class WorldModelsTraining:
         capacity = config.collect_episodes * config.collect_steps
         self.store = FrameStore(self.path / "frames", self.model.name, self.interface.action_width, capacity)
 
+    @property
+    def _stop(self) -> bool:
+        """Whether Ctrl-C was pressed."""
+        return self._interruption.requested
+
     def close(self) -> None:
         """Closes environments and frees the folder."""
         if self._pool is not None:
@@ -138,7 +142,7 @@ class WorldModelsTraining:
     def run(self) -> bool:
         """All stages; returns False if Ctrl-C ended them early, with everything saved."""
         stages: tuple[Callable[[], None], ...] = (self._collect, self._learn_vision, self._learn_memory, self._evolve)
-        with self._catch_signals():
+        with self._interruption.listen(lambda text: self.display.say(text)):
             for stage in stages:
                 stage()
                 if self._stop:
@@ -278,7 +282,13 @@ class WorldModelsTraining:
         seed_update(settings.seed, 5, generation)
         first = generation * config.population * config.rollouts
         return real_returns(
-            self._pool, self.model, self.controller, candidates, config.rollouts, first, lambda: self._stop
+            self._pool,
+            self.model,
+            self.controller,
+            candidates,
+            config.rollouts,
+            first,
+            lambda: self._stop,
         )
 
     def _draw(self) -> None:
@@ -328,26 +338,6 @@ class WorldModelsTraining:
         data, arrays = _read_evolution(path)
         self.scores, self.tried = data["scores"], data["tried"]
         self.evolution.restore(data["evolution"], arrays)
-
-    @contextlib.contextmanager
-    def _catch_signals(self) -> Iterator[None]:
-        """The first Ctrl-C or SIGTERM ends the stage with everything saved; a second one at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def stop(number: int, frame: Any) -> None:
-            if self._stop:
-                raise KeyboardInterrupt
-            self._stop = True
-            self.display.say("stopping: saving what there is (press Ctrl-C again to stop without)")
-
-        previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
 
 
 def _read_evolution(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

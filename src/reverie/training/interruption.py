@@ -1,0 +1,46 @@
+"""Ctrl-C and SIGTERM as a request to stop at the next good moment."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+
+class Interruption:
+    """Whether somebody has asked to stop.
+
+    Attributes:
+        requested: true from the first Ctrl-C or SIGTERM on.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    @contextlib.contextmanager
+    def listen(self, say: Callable[[str], None]) -> Iterator[None]:
+        """Within the block the first signal only sets `requested`; a second one raises KeyboardInterrupt.
+
+        Does nothing outside the main thread, where Python receives no signals.
+
+        Args:
+            say: shows a line; called at the first signal.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def stop(number: int, frame: Any) -> None:
+            if self.requested:
+                raise KeyboardInterrupt
+            self.requested = True
+            say("stopping: writing a checkpoint (press Ctrl-C again to stop without)")
+
+        previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
