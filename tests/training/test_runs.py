@@ -60,7 +60,7 @@ def test_stopping_at_any_step_changes_nothing(tmp_path, monkeypatch, storage):
     def stop_soon(self):
         advance(self)
         steps.append(self.env_steps)
-        self._stop = len(steps) % 17 == 0
+        self._interruption.requested = len(steps) % 17 == 0
 
     monkeypatch.setattr(Trainer, "_advance", stop_soon)
     codes = []
