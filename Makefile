@@ -11,9 +11,10 @@ $(INSTALLED): pyproject.toml requirements.txt
 	$(BIN)/pip install --quiet --no-deps --editable .
 	touch $(INSTALLED)
 
-# Trains on CartPole-v1, then plays ten fresh episodes with the best checkpoint.
+# Trains on CartPole-v1, then plays ten fresh episodes with the best checkpoint. So small a model gains nothing from more
+# than one thread, and one does not suffer from other programs on the machine.
 demo: $(INSTALLED)
-	$(BIN)/reverie train dreamer-v3 --preset quick --env CartPole-v1 --steps 12000 --deterministic-evaluation --run runs/demo
+	$(BIN)/reverie train dreamer-v3 --preset quick --env CartPole-v1 --steps 12000 --deterministic-evaluation --threads 1 --run runs/demo
 	$(BIN)/reverie evaluate runs/demo --deterministic --episodes 10 --seed 7
 
 test: $(INSTALLED)
