@@ -11,7 +11,7 @@ $(INSTALLED): pyproject.toml requirements.txt
 	$(BIN)/pip install --quiet --no-deps --editable .
 	touch $(INSTALLED)
 
-# Trains on CartPole-v1, then plays ten fresh episodes with the best checkpoint. So small a model gains nothing from more
+# Trains on CartPole-v1, then plays ten fresh episodes with the best checkpoint. So small a model gains little from more
 # than one thread, and one does not suffer from other programs on the machine.
 demo: $(INSTALLED)
 	$(BIN)/reverie train dreamer-v3 --preset quick --env CartPole-v1 --steps 12000 --deterministic-evaluation --threads 1 --run runs/demo
