@@ -168,6 +168,10 @@ def test_what_cannot_be_trained(tmp_path, capsys):
         WorldModelsConfig(memory_length=1)
 
 
+def test_commands_that_do_not_read_such_runs_say_so(whole, capsys):
+    expect_sentence(capsys, main(["dream", str(whole)]), "trained in stages", "reverie evaluate")
+
+
 def test_another_configuration_is_another_run(whole, capsys):
     expect_sentence(capsys, main(words(whole, latent=4)), "latent", "another run")
 

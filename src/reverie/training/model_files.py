@@ -11,7 +11,7 @@ import torch
 
 import reverie
 from reverie.agents.imagination_agent import ImaginationAgent
-from reverie.agents.registry import make_config
+from reverie.agents.registry import PIPELINES, make_config
 from reverie.errors import CheckpointError, ReverieError
 from reverie.spaces import Interface
 from reverie.tensor_files import read_tensors, save_tensors
@@ -88,7 +88,13 @@ def load_model(path: Path, device: torch.device, checkpoint: str = "best") -> tu
     Raises:
         CheckpointError: files are missing, damaged, or do not fit each other.
     """
-    weights, config_file = find_weights(path, checkpoint), path / CONFIG_FILE
+    config_file = path / CONFIG_FILE
+    if config_file.is_file() and _agent_of(config_file) in PIPELINES:
+        raise CheckpointError(
+            f"{path} holds a run of {_agent_of(config_file)!r}, which is trained in stages; play it with "
+            f"`reverie evaluate`, for nothing else reads it yet"
+        )
+    weights = find_weights(path, checkpoint)
     description = read_json(config_file)
     try:
         config = make_config(description["agent"], description["agent_config"])
@@ -104,6 +110,12 @@ def load_model(path: Path, device: torch.device, checkpoint: str = "best") -> tu
     except CheckpointError as error:
         raise CheckpointError(f"{str(error).rstrip('.')}; {_alternative(path, weights)}") from error
     return agent, description
+
+
+def _agent_of(config_file: Path) -> str | None:
+    """The name of the agent that a configuration file describes, if it does."""
+    description = read_json(config_file)
+    return description.get("agent") if isinstance(description, dict) else None
 
 
 def _alternative(path: Path, damaged: Path) -> str:
