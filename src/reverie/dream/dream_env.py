@@ -99,7 +99,15 @@ class DreamEnv(gymnasium.Env[Any, Any]):
     expects. The episode is terminated with the probability that the model gives to its end, and truncated after
     `horizon` steps. `info["continue"]` is the probability with which it went on.
 
-    See `_Translation` for the arguments.
+    Args:
+        dream: with one lane.
+        adapter: of the real environment, whose spaces are offered and whose actions are understood.
+        horizon: steps after which an episode is truncated.
+        observation: `decoded`, as the model draws the real environment's observations, or `latent`, features [F].
+        render_mode: None or `rgb_array`.
+
+    Raises:
+        ConfigError: a setting is out of range, or the dream has several lanes.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 12}
@@ -147,6 +155,7 @@ class DreamVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
     """Several dreams as a Gymnasium vector environment, all lanes in one batch; otherwise like `DreamEnv`.
 
     A lane whose episode has ended begins a new one at the next step, which ignores its action (next-step autoreset).
+    The arguments are those of `DreamEnv`, but `dream` may have any number of lanes.
     """
 
     metadata = {

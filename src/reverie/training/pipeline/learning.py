@@ -36,6 +36,7 @@ class Training:
 
     Attributes:
         updates: done so far.
+        carried: tensors that one update hands to the next and a checkpoint must keep, such as M's state.
         losses: mean terms of the loss between the logged points, one dictionary each.
     """
 
