@@ -5,6 +5,7 @@ import torch
 
 from reverie.nn.heads import ActionDistribution, ContinueHead, PolicyHead, TwoHotHead
 from reverie.nn.layers import Initialiser
+from reverie.nn.policies import BoundedNormal
 from reverie.ops.transforms import symexp
 from reverie.spaces import ActionPart
 
@@ -19,7 +20,7 @@ def seed():
 
 
 def distribution(parameters, *parts, mix=0.01):
-    return ActionDistribution(parameters, parts, mix, RANGE)
+    return ActionDistribution(parameters, parts, mix, BoundedNormal(*RANGE))
 
 
 # ---------------------------------------------------------------- policy

@@ -148,7 +148,7 @@ def collect_starts(
             f"none of {lanes * (count + 10)} episodes of {source.name} went on after {context} observations; give a "
             f"smaller context"
         )
-    return LatentState.join(found).select(torch.arange(min(count, sum(state.count for state in found))))
+    return type(found[0]).join(found).select(torch.arange(min(count, sum(state.count for state in found))))
 
 
 def _begin_episodes(agent: ImaginationAgent, pool: EnvironmentPool, number: int, context: int) -> LatentState:

@@ -223,9 +223,11 @@ class Trainer:
             self.display.say(f"the run is complete at {self.env_steps:,} steps; give more --steps to go on")
 
     def _advance(self) -> None:
-        before = self.env_steps
-        self.env_steps += self.collector.collect()
-        self.updater.learn(self.env_steps, self.env_steps - before)
+        before, episodes = self.env_steps, self.collector.episodes
+        at_random = self.updater.schedule.random_warmup and self.updater.warming_up(before, episodes)
+        self.env_steps += self.collector.collect("random" if at_random else "experience")
+        finished = self.collector.episodes
+        self.updater.learn(self.env_steps, self.env_steps - before, finished, finished - episodes)
         if self._crossed(before, self.settings.log_every):
             self._log()
         if time.monotonic() - self._last_checkpoint > self.settings.checkpoint_minutes * 60:
