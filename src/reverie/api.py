@@ -287,7 +287,13 @@ class DreamerV3In2023(Learner):
     agent_name = "dreamer-v3-2023"
 
 
-LEARNERS: dict[str, type[Learner]] = {cls.agent_name: cls for cls in (DreamerV3, DreamerV3In2023)}
+class DreamerV1(Learner):
+    """Dreamer, 2020. Settings: `reverie.agents.dreamer_v1.DreamerV1Config`."""
+
+    agent_name = "dreamer-v1"
+
+
+LEARNERS: dict[str, type[Learner]] = {cls.agent_name: cls for cls in (DreamerV3, DreamerV3In2023, DreamerV1)}
 
 
 def load(
@@ -328,4 +334,4 @@ def load(
     return learner
 
 
-__all__ = ["DreamerV3", "DreamerV3In2023", "Evaluation", "Learner", "load"]
+__all__ = ["DreamerV1", "DreamerV3", "DreamerV3In2023", "Evaluation", "Learner", "load"]

@@ -240,7 +240,7 @@ class ImaginationAgent(nn.Module):
             self.behavior.after_update()
         if self.exploration is not None:
             self.exploration.after_update()
-            metrics["policy/epsilon"] = self.exploration.epsilon
+            metrics |= self.exploration.metrics()
         metrics |= {f"loss/{name}": term.detach().mean() for name, term in terms.items()}
         metrics["loss/total"] = total.detach()
         return metrics, self.stored_latents(states)

@@ -17,6 +17,7 @@ from reverie.spaces import Interface
 
 AGENTS = {
     "dreamer-v3": "reverie.agents.dreamer_v3:DreamerV3Config",
+    "dreamer-v1": "reverie.agents.dreamer_v1:DreamerV1Config",
     "dreamer-v3-2023": "reverie.agents.dreamer_v3_2023:DreamerV3In2023Config",
 }
 """Name on the command line -> module and configuration class."""

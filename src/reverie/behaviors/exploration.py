@@ -64,6 +64,10 @@ class Exploration(nn.Module):
                 pieces.append(torch.where(chance, one_hot(index, variable.shape[-1], variable.dtype), variable))
         return torch.cat(pieces, -1)
 
+    def metrics(self) -> dict[str, Tensor]:
+        """`policy/epsilon`, where there are discrete variables."""
+        return {"policy/epsilon": self.epsilon} if any(part.kind == "discrete" for part in self.parts) else {}
+
     def after_update(self) -> None:
         """Counts an update."""
         self.updates += 1

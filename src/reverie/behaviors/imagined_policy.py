@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from reverie.behaviors.behavior import PHASE, Behavior, Rollout
+from reverie.errors import ConfigError
 from reverie.models.rssm import LatentState
 from reverie.models.world_model import WorldModel
 from reverie.nn.heads import PolicyHead
@@ -84,10 +85,15 @@ class ImaginedPolicy(Behavior):
     Args:
         actor: policy head.
         settings: see `ActorCriticSettings`.
+
+    Raises:
+        ConfigError: a horizon that leaves no decision to judge.
     """
 
     def __init__(self, actor: PolicyHead, settings: ActorCriticSettings) -> None:
         super().__init__()
+        if settings.reward_of == "state" and settings.horizon < 2:
+            raise ConfigError(f"horizon must be at least 2 in this agent, got {settings.horizon}")
         self.actor, self.settings = actor, settings
         self.evaluates_with_mode = settings.evaluate_mode
 
