@@ -287,13 +287,26 @@ class DreamerV3In2023(Learner):
     agent_name = "dreamer-v3-2023"
 
 
+class DreamerV2(Learner):
+    """DreamerV2, 2021. Settings: `reverie.agents.dreamer_v2.DreamerV2Config`."""
+
+    agent_name = "dreamer-v2"
+
+
 class DreamerV1(Learner):
     """Dreamer, 2020. Settings: `reverie.agents.dreamer_v1.DreamerV1Config`."""
 
     agent_name = "dreamer-v1"
 
 
-LEARNERS: dict[str, type[Learner]] = {cls.agent_name: cls for cls in (DreamerV3, DreamerV3In2023, DreamerV1)}
+class PlaNet(Learner):
+    """PlaNet, 2019. Settings: `reverie.agents.planet.PlaNetConfig`."""
+
+    agent_name = "planet"
+
+
+_CLASSES: tuple[type[Learner], ...] = (DreamerV3, DreamerV3In2023, DreamerV2, DreamerV1, PlaNet)
+LEARNERS: dict[str, type[Learner]] = {cls.agent_name: cls for cls in _CLASSES}
 
 
 def load(
@@ -334,4 +347,4 @@ def load(
     return learner
 
 
-__all__ = ["DreamerV1", "DreamerV3", "DreamerV3In2023", "Evaluation", "Learner", "load"]
+__all__ = ["DreamerV1", "DreamerV2", "DreamerV3", "DreamerV3In2023", "Evaluation", "Learner", "PlaNet", "load"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from reverie.agents.imagination_agent import ImaginationAgent
-from reverie.agents.schedule import Schedule
+from reverie.agents.schedule import EvenSchedule
 from reverie.behaviors.actor_critic import ActorCritic, ActorCriticSettings
 from reverie.models.rssm import RSSM
 from reverie.models.world_model import WorldModel, WorldModelScales
@@ -57,7 +57,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class DreamerV3Config:
+class DreamerV3Config(EvenSchedule):
     """Settings of DreamerV3 (2025). Defaults are the paper's, except the size, which fits a CPU."""
 
     name: ClassVar[str] = "dreamer-v3"
@@ -125,10 +125,6 @@ class DreamerV3Config:
         """The size's numbers with the overrides applied."""
         base = SIZES[self.size]
         return Size(*(getattr(self, key) or getattr(base, key) for key in Size._fields))
-
-    def schedule(self) -> Schedule:
-        """Updates spread evenly over the steps."""
-        return Schedule(self.warmup_steps, per_step=self.replay_ratio / (self.batch_size * self.batch_length))
 
     def build(self, interface: Interface) -> ImaginationAgent:
         """Composes the agent for an environment's observations and actions.

@@ -17,8 +17,10 @@ from reverie.spaces import Interface
 
 AGENTS = {
     "dreamer-v3": "reverie.agents.dreamer_v3:DreamerV3Config",
-    "dreamer-v1": "reverie.agents.dreamer_v1:DreamerV1Config",
     "dreamer-v3-2023": "reverie.agents.dreamer_v3_2023:DreamerV3In2023Config",
+    "dreamer-v2": "reverie.agents.dreamer_v2:DreamerV2Config",
+    "dreamer-v1": "reverie.agents.dreamer_v1:DreamerV1Config",
+    "planet": "reverie.agents.planet:PlaNetConfig",
 }
 """Name on the command line -> module and configuration class."""
 

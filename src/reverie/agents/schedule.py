@@ -26,3 +26,16 @@ class Schedule:
     per_step: float = 0.0
     per_episode: float = 0.0
     burst: int = 1
+
+
+class EvenSchedule:
+    """Base of settings with a replay ratio: updates are spread evenly over the steps that follow the warm-up."""
+
+    batch_size: int
+    batch_length: int
+    replay_ratio: float
+    warmup_steps: int
+
+    def schedule(self) -> Schedule:
+        """When to learn."""
+        return Schedule(self.warmup_steps, per_step=self.replay_ratio / (self.batch_size * self.batch_length))
