@@ -91,7 +91,7 @@ class DreamerV2Config:
     name: ClassVar[str] = "dreamer-v2"
 
     latent: Literal["categorical", "gaussian"] = "categorical"
-    """Kind of the latent variables (section 2; figure 5 has the comparison)."""
+    """Kind of the latent variables (section 2; the ablations compare both)."""
     variables: int = 32
     """Latent variables (table D.1)."""
     classes: int = 32

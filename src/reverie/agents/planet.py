@@ -43,7 +43,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 """`paper` has the values of the released code, `paper-text` the reward head that the paper describes instead; then two
-ablations of section 4. `quick` is ours: small tasks on a CPU."""
+ablations of the paper. `quick` is ours: small tasks on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class PlaNetConfig:
     name: ClassVar[str] = "planet"
 
     transition: Literal["both", "deterministic", "stochastic"] = "both"
-    """Paths of the model: both, or without chance, or without the recurrent state h (section 4, figure 5)."""
+    """Paths of the model: both, or without chance, or without the recurrent state h (section 3, model designs)."""
     deterministic: int = 200
     """Width of the recurrent state h (appendix A)."""
     variables: int = 30
@@ -79,15 +79,15 @@ class PlaNetConfig:
     continuation: bool = False
     """Predict the ends of episodes, so that plans count no reward behind them (ours)."""
     batch_size: int = 50
-    """Windows a batch (section 5)."""
+    """Windows a batch (appendix A)."""
     batch_length: int = 50
-    """Steps a window (section 5)."""
+    """Steps a window (appendix A)."""
     replay_capacity: int = 1_000_000
     """Steps that the replay keeps (ours; the paper keeps all)."""
     random_episodes: int = 5
-    """Episodes with random actions at the beginning (algorithm 1: S)."""
+    """Episodes with random actions at the beginning (appendix A: S)."""
     updates: int = 100
-    """Updates for every episode (algorithm 1: C)."""
+    """Updates for every episode (appendix A: C)."""
     learning_rate: float = 1e-3
     """Adam's learning rate (appendix A)."""
     adam_epsilon: float = 1e-4
@@ -105,15 +105,15 @@ class PlaNetConfig:
     global_prior_scale: float = 0.0
     """Weight of the KL divergence from a fixed standard normal (appendix A; 0.1 in the first release)."""
     horizon: int = 12
-    """Steps of a plan (section 5: H)."""
+    """Steps of a plan (appendix A: H)."""
     candidates: int = 1000
-    """Plans tried in an iteration (section 5: J)."""
+    """Plans tried in an iteration (appendix A: J)."""
     iterations: int = 10
-    """Iterations of the search (section 5: I)."""
+    """Iterations of the search (appendix A: I)."""
     elites: int = 100
-    """Best plans to which the search is refitted (section 5: K)."""
+    """Best plans to which the search is refitted (appendix A: K)."""
     action_noise: float = 0.3
-    """Deviation of the noise on continuous actions in training (section 5)."""
+    """Deviation of the noise on continuous actions in training (appendix A)."""
     epsilon: float = 0.1
     """Share of random choices in discrete actions in training (ours; the paper's actions are continuous)."""
 

@@ -1,4 +1,4 @@
-"""Noise on the actions while experience is collected (PlaNet, section 3; Dreamer v1, appendix A)."""
+"""Noise on the actions while experience is collected (PlaNet and Dreamer v1, appendix A of each)."""
 
 from __future__ import annotations
 

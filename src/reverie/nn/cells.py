@@ -232,7 +232,7 @@ class ResetAfterGRU(InputLayer):
 
 
 class Memoryless(InputLayer):
-    """No recurrence: h is a hidden layer on z and the action alone (PlaNet, section 4, the stochastic model)."""
+    """No recurrence: h is a hidden layer on z and the action alone (PlaNet, section 3, the stochastic model)."""
 
     remembers = False
 

@@ -91,14 +91,14 @@ class CategoricalLatent:
 
 @dataclass(frozen=True)
 class GaussianLatent:
-    """S independent normal variables (PlaNet, section 2; Dreamer v1).
+    """S independent normal variables (PlaNet, section 3; Dreamer v1).
 
     Attributes:
         variables: S, which is also the width of a sample.
         scale: how the network's output x becomes the deviation: `softplus`(x) (PlaNet, Dreamer v1), or 2 s(x / 2) with
             the logistic function s (`sigmoid`, DreamerV2), plus `least`.
         least: least deviation.
-        mean_only: take the mean in the place of every sample, for a model without chance (PlaNet, section 4).
+        mean_only: take the mean in the place of every sample, for a model without chance (PlaNet, section 3).
     """
 
     variables: int
