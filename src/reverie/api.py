@@ -48,7 +48,7 @@ class Learner:
         image_size: resize images to this side, or (height, width).
         action_repeat: environment frames an action.
         time_limit: truncate episodes after this many frames.
-        preset: `paper`, or `quick` for small tasks on a CPU (`PRESETS` in the agent's file).
+        preset: `paper`, `quick` for small tasks on a CPU, or another of `PRESETS` in the agent's file.
         settings: fields of `TrainSettings` and of the agent's configuration, e.g. `size="12m"`, `num_envs=8`.
 
     Raises:
