@@ -67,7 +67,7 @@ def test_dreamer_v2_makes_one_update_every_five_steps():
 
 def test_dreamer_v3_spreads_its_updates_and_does_not_wait_for_episodes():
     config = make_config("dreamer-v3", {"replay_ratio": 512.0, "warmup_steps": 10})
-    assert config.schedule() == Schedule(10, per_step=0.5)
+    assert config.schedule() == Schedule(10, per_step=0.5, newest_first=True)
     assert play(config.schedule(), 16) == [0] * 9 + [1, 0, 1, 0, 1, 0, 1]
 
 

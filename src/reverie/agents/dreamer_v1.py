@@ -47,6 +47,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "model_learning_rate": 1e-3,
         "actor_learning_rate": 3e-4,
         "critic_learning_rate": 3e-4,
+        "kl_scale": 0.1,
+        "free_nats": 1.0,
         "continuation": True,
     },
 }

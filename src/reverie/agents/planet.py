@@ -39,6 +39,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "iterations": 4,
         "elites": 20,
         "updates": 50,
+        "kl_scale": 0.1,
+        "free_nats": 1.0,
         "continuation": True,
     },
 }

@@ -17,6 +17,7 @@ class Schedule:
         per_step: updates that become due with every environment step.
         per_episode: updates that become due with every finished episode.
         burst: updates are made once so many are due.
+        newest_first: serve every new window once before windows are drawn uniformly (DreamerV3).
     """
 
     warmup_steps: int = 0
@@ -26,6 +27,7 @@ class Schedule:
     per_step: float = 0.0
     per_episode: float = 0.0
     burst: int = 1
+    newest_first: bool = False
 
 
 class EvenSchedule:
@@ -38,4 +40,5 @@ class EvenSchedule:
 
     def schedule(self) -> Schedule:
         """When to learn."""
-        return Schedule(self.warmup_steps, per_step=self.replay_ratio / (self.batch_size * self.batch_length))
+        rate = self.replay_ratio / (self.batch_size * self.batch_length)
+        return Schedule(self.warmup_steps, per_step=rate, newest_first=True)

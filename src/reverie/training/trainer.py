@@ -99,6 +99,7 @@ class Trainer:
             settings.seed,
             folder=self.path / "replay",
             storage=settings.replay_storage,
+            online=config.schedule().newest_first,
         )
         identity = {"agent_config": asdict(config), "settings": settings.identity()}  # type: ignore[call-overload]
         identity |= {"environment": self.source.to_json(), "interface": interface.to_json()}
