@@ -199,7 +199,7 @@ class DreamerV2Config:
                 self.kl_scale * self.kl_balance,
                 self.kl_scale * (1 - self.kl_balance),
                 self.free_nats,
-                self.discount / discount,
+                continue_discount=self.discount if self.continuation else 1.0,
                 average=True,
                 reward=self.reward_scale,
                 continuation=self.continue_scale,

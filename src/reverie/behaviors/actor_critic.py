@@ -13,9 +13,8 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.profiler import record_function
 
-from reverie.behaviors.behavior import PHASE, Rollout
+from reverie.behaviors.behavior import Rollout
 from reverie.behaviors.imagined_policy import ActorCriticSettings, ImaginedPolicy, frozen
 from reverie.behaviors.return_normalizer import ReturnNormalizer
 from reverie.models.rssm import LatentState
@@ -45,18 +44,14 @@ class ActorCritic(ImaginedPolicy):
         """Actor and critic."""
         return {"actor": self.actor, "critic": self.critic}
 
-    def learn(
-        self, world_model: WorldModel, states: LatentState, batch: Mapping[str, Tensor], deterministic: bool
+    def judge(
+        self, world_model: WorldModel, rollout: Rollout, states: LatentState, batch: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """See `Behavior`: imagines from every replayed state; the critic may also learn from replayed rewards."""
-        going_on = (~batch["is_terminal"]).float()
-        with record_function(PHASE + "imagine"):
-            rollout = self.imagine(world_model, states.flatten(), deterministic)
-        with record_function(PHASE + "behavior loss"):
-            terms, metrics, returns = self.loss(world_model, rollout, going_on)
-            if self.settings.replay_value:
-                loss = self.replay_value_loss(states.feature, batch, returns)
-                terms["replay_value"] = self.settings.replay_value * loss
+        """See `ImaginedPolicy`; the critic may also learn from replayed rewards."""
+        terms, metrics, returns = self.loss(world_model, rollout, (~batch["is_terminal"]).float())
+        if self.settings.replay_value:
+            loss = self.replay_value_loss(states.feature, batch, returns)
+            terms["replay_value"] = self.settings.replay_value * loss
         return terms, metrics
 
     def loss(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -97,6 +98,21 @@ class ImaginedPolicy(Behavior):
         self.actor, self.settings = actor, settings
         self.evaluates_with_mode = settings.evaluate_mode
 
+    def learn(
+        self, world_model: WorldModel, states: LatentState, batch: Mapping[str, Tensor], deterministic: bool
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """See `Behavior`: imagines from every replayed state and judges what was done there."""
+        with record_function(PHASE + "imagine"):
+            rollout = self.imagine(world_model, states.flatten(), deterministic)
+        with record_function(PHASE + "behavior loss"):
+            return self.judge(world_model, rollout, states, batch)
+
+    @abstractmethod
+    def judge(
+        self, world_model: WorldModel, rollout: Rollout, states: LatentState, batch: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Loss terms and metrics of a rollout from replayed states; arguments and results as for `learn`."""
+
     def choose(self, world_model: WorldModel, state: LatentState, most_likely: bool) -> Tensor:
         """See `Behavior`."""
         return self.actor.distribution(self.actor(state.feature)).sample(most_likely)
@@ -134,14 +150,12 @@ class ActorOnly(ImaginedPolicy):
         """The actor."""
         return {"actor": self.actor}
 
-    def learn(
-        self, world_model: WorldModel, states: LatentState, batch: Mapping[str, Tensor], deterministic: bool
+    def judge(
+        self, world_model: WorldModel, rollout: Rollout, states: LatentState, batch: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """See `Behavior`: the objective is the mean, over imagined states, of the discounted rewards from there on."""
+        """See `ImaginedPolicy`: the mean, over imagined states, of the discounted rewards from there on."""
         going_on = (~batch["is_terminal"]).float()
-        with record_function(PHASE + "imagine"):
-            rollout = self.imagine(world_model, states.flatten(), deterministic)
-        with record_function(PHASE + "behavior loss"), frozen(world_model):
+        with frozen(world_model):
             reward = world_model.predict_reward(rollout.features[1:]).T
             discount = world_model.predict_continue(rollout.features[1:]).T * self.settings.discount
             returns = lambda_return(reward, discount, torch.zeros_like(reward), 1.0)
