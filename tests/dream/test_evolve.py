@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import reverie
-from reverie.behaviors.controllers import HiddenController, LinearController
+from reverie.behaviors.controllers import HiddenController, LinearController, flat_actions
 from reverie.behaviors.evolution import Evolution
 from reverie.dream.dream import Dream, collect_starts
-from reverie.dream.evolve import ControlledAgent, dreamed_returns, evolve, flat_actions
+from reverie.dream.evolve import ControlledAgent, dreamed_returns, evolve
 from reverie.errors import ConfigError
 from reverie.spaces import ActionPart
 from reverie.training.evaluation import evaluate

@@ -6,20 +6,21 @@ import signal
 import numpy as np
 import pytest
 import torch
+from gymnasium.utils.env_checker import check_env
 from run_helpers import expect_sentence
 
+import reverie
 from reverie.agents.registry import make_config
 from reverie.agents.world_models import WorldModelsConfig
 from reverie.cli.main import main
-from reverie.envs import EnvironmentSource, make_pool
+from reverie.envs import EnvironmentSource
 from reverie.errors import ConfigError, RunFolderError
 from reverie.spaces import ActionPart, Interface, ObservationPart
 from reverie.tensor_files import read_tensors
 from reverie.training.pipeline import frames, learning, world_models
 from reverie.training.pipeline.frames import FrameStore, collect
 from reverie.training.pipeline.learning import memory_chunks
-from reverie.training.pipeline.real import real_returns
-from reverie.training.pipeline.world_models import load_world_models
+from reverie.training.pipeline.players import Job, Players, RandomPolicy
 
 TINY = {
     "latent": 3,
@@ -84,7 +85,7 @@ def assert_same(one, other):
         (world_models, "encode_frames", 1),
         (learning.Training, "step", 12),
         (world_models, "dreamed_returns", 2),
-        (world_models, "evaluate", 1),
+        (world_models, "ControllerPolicy", 1),
     ],
 )
 def test_ctrl_c_anywhere_changes_nothing(whole, tmp_path, monkeypatch, capsys, place, name, call):
@@ -105,18 +106,25 @@ def test_ctrl_c_anywhere_changes_nothing(whole, tmp_path, monkeypatch, capsys, p
 
 
 def test_dreams_of_a_run_begin_in_first_frames(whole):
-    agent, source = load_world_models(whole)
-    assert source.name == "reverie/CatchPixels-v0" and agent.model.vision.latent == 3
+    agent = reverie.load(whole).agent
+    assert agent.first_latents.shape == (2, 9, 3)
+    assert torch.equal(agent.first_latents[0], torch.from_numpy(np.load(whole / "latents.npy")[0, ::20]).float())
     store = FrameStore(whole / "frames", "image", 3, 9 * 2100)
     assert store.arrays["is_first"][store.starts].all() and len(store.starts) == 9
     assert store.arrays["is_first"][: store.rows].sum() == 9
 
 
+CATCH = EnvironmentSource("reverie/CatchPixels-v0")
+ACTIONS = (ActionPart("action", "discrete", 1, (3,)),)
+
+
 def random_store(folder, episodes=7, **options):
     store = FrameStore(folder, "image", 3, 1000)
-    with make_pool(EnvironmentSource("reverie/CatchPixels-v0"), 2, 0, "in-process") as pool:
-        arguments = {"longest": 50, "shortest": 2, "hold": 4, "seed": 0, **options}
-        collect(pool, store, episodes, progress=lambda n: None, stop=lambda: False, **arguments)
+    players = Players(CATCH, 0, 2)
+    policy = RandomPolicy(ACTIONS, 4, wandering=False)
+    arguments = {"longest": 50, "shortest": 2, **options}
+    collect(players, policy, store, episodes, job=Job, progress=lambda n: None, stop=lambda: False, **arguments)
+    players.close()
     return store
 
 
@@ -129,7 +137,7 @@ def test_collected_rows_are_whole_episodes(tmp_path):
     changes = (np.diff(store.arrays["action"][:140].reshape(7, 20, 3), axis=1) != 0).any(-1).mean()
     assert 0.1 < changes < 0.5, "actions are held for 2.5 steps on average, and the next is another with 2/3"
     again = FrameStore(tmp_path / "a", "image", 3, 1000)
-    assert (again.rows, again.lengths, again.rounds) == (store.rows, store.lengths, store.rounds)
+    assert (again.rows, again.lengths, again.tried) == (store.rows, store.lengths, store.tried)
     for name, array in store.arrays.items():
         assert np.array_equal(array, again.arrays[name])
 
@@ -144,14 +152,14 @@ def test_long_episodes_are_cut_and_short_ones_left_out(tmp_path):
 
 def test_chunks_follow_each_other_and_hold_whole_episodes(tmp_path):
     store = random_store(tmp_path)
-    chunks = list(memory_chunks(store, 2, 15, 0, 0))
+    chunks = list(memory_chunks(store.lengths, 2, 15, (0, 0)))
     assert len(chunks) == 4 and all(chunk.shape == (2, 16) for chunk in chunks)
     for before, after in zip(chunks[:-1], chunks[1:], strict=True):
         assert np.array_equal(before[:, -1], after[:, 0])
     stream = np.concatenate([chunks[0], *[chunk[:, 1:] for chunk in chunks[1:]]], 1)[0]
     steps = np.diff(stream)
     assert (steps[(stream[1:] % 20) != 0] == 1).all(), "within an episode rows follow each other"
-    other = list(memory_chunks(store, 2, 15, 0, 1))
+    other = list(memory_chunks(store.lengths, 2, 15, (0, 1)))
     assert not np.array_equal(chunks[0], other[0]), "another epoch has another order"
 
 
@@ -163,13 +171,36 @@ def test_what_cannot_be_trained(tmp_path, capsys):
     expect_sentence(capsys, main(words(tmp_path / "b", generations=0)), "generations", "0")
     expect_sentence(capsys, main(words(tmp_path / "c", memory_length=500)), "too few", "memory_length")
     expect_sentence(capsys, main(["evaluate", str(tmp_path / "c")]), "train first")
+    expect_sentence(capsys, main([*words(tmp_path / "c"), "--curiosity", "1"]), "curiosity", "environment")
     expect_sentence(capsys, main([*words(tmp_path / "d"), "--checkpoint", "3"]), "--checkpoint")
     with pytest.raises(ConfigError, match="memory_length"):
         WorldModelsConfig(memory_length=1)
 
 
-def test_commands_that_do_not_read_such_runs_say_so(whole, capsys):
-    expect_sentence(capsys, main(["dream", str(whole)]), "trained in stages", "reverie evaluate")
+def test_the_python_interface(whole, tmp_path, capsys):
+    learner = reverie.load(whole)
+    assert learner.source.name == "reverie/CatchPixels-v0"
+    action, state = learner.predict(np.zeros((64, 64, 3), np.uint8))
+    assert action in range(3) and learner.predict(np.zeros((64, 64, 3), np.uint8), state)[0] in range(3)
+    scores = learner.evaluate(episodes=3, seed=1).returns
+    learner.save(tmp_path / "saved")
+    again = reverie.load(tmp_path / "saved")
+    assert again.evaluate(episodes=3, seed=1).returns == scores
+    with pytest.raises(ConfigError, match="without its frames"):
+        again.learn()
+    for context in (0, 2):
+        dream = again.dream_env(context=context, horizon=5)
+        check_env(dream, skip_render_check=True)
+    assert main(["dream", str(whole), "--length", "10", "--sequences", "2"]) == 0
+    assert (whole / "videos" / "dream.mp4").stat().st_size > 100
+    expect_sentence(capsys, main(["evaluate", str(whole), "--checkpoint", "3"]), "best or latest")
+    fresh = reverie.WorldModels("reverie/CatchPixels-v0", run=tmp_path / "run", vectorization="in-process", **TINY)
+    with pytest.raises(ConfigError, match="not learned yet"):
+        fresh.dream_env()
+    with pytest.raises(ConfigError, match="in stages"):
+        fresh.learn(100)
+    fresh.learn(progress=False)
+    assert fresh.evaluate(episodes=2).lengths == [19, 19]
 
 
 def test_another_configuration_is_another_run(whole, capsys):
@@ -182,18 +213,19 @@ IMAGE = (ObservationPart("image", "image", (64, 64, 3)),)
 @pytest.mark.parametrize(
     ("preset", "values", "actions", "model", "controller"),
     [
-        ("take-cover", {}, 1, 4_446_915 + 1_678_785, 1_088),
-        ("paper", {"latent": 32, "memory_units": 256, "controller_reads": "z"}, 3, None, 99),
-        ("paper", {"latent": 32, "memory_units": 256, "controller_reads": "z", "controller": "hidden"}, 3, None, 1_443),
-        ("paper", {"latent": 32, "memory_units": 256}, 3, None, 867),
+        ("take-cover", {}, 1, (4_446_915, 1_678_785), 1_088),
+        ("car-racing", {"controller_reads": "z"}, 3, None, 99),
+        ("car-racing", {"controller_reads": "z", "controller": "hidden"}, 3, None, 1_443),
+        ("car-racing", {}, 3, (4_348_547, 422_368), 867),
     ],
 )
 def test_the_papers_sizes(preset, values, actions, model, controller):
     config = make_config("world-models", values, preset)
     built = config.build(Interface(IMAGE, (ActionPart("action", "continuous", actions),)))
-    assert config.build_controller(built.features, actions).count == controller
+    assert built.controller.count == controller
+    parts = (built.world_model.vision, built.world_model.memory)
     if model:
-        assert sum(parameter.numel() for parameter in built.parameters()) == model
+        assert tuple(sum(parameter.numel() for parameter in part.parameters()) for part in parts) == model
 
 
 @pytest.mark.parametrize("options", [{}, {"random_memory": None}])
@@ -203,19 +235,6 @@ def test_evolution_in_the_real_environment(tmp_path, capsys, options):
     assert "in the environment" in capsys.readouterr().out
     memory = read_tensors(tmp_path / "run" / "memory.safetensors")
     assert int(memory["updates"]) == (0 if options else 6)
-
-
-def test_real_returns_are_those_of_the_candidates(whole):
-    agent, source = load_world_models(whole)
-    count = agent.controller.count
-    candidates = np.zeros((3, count))
-    candidates[:, :3] = np.eye(3) * 5  # biases: always left, always stay, always right
-    with make_pool(source, 4, 3, "in-process") as pool:
-        returns = real_returns(pool, agent.model, agent.controller, candidates, 30, 0, lambda: False)
-    # A paddle that does not move catches the balls of one column in four: five balls, +1 or -1 each.
-    assert np.abs(returns + 2.5).max() < 1.4  # standard error 0.35
-    with make_pool(source, 4, 3, "in-process") as pool:
-        assert real_returns(pool, agent.model, agent.controller, candidates, 2, 0, lambda: True) is None
 
 
 def test_a_random_memory_cannot_dream():

@@ -12,6 +12,11 @@ TASKS = {
 
 OPTIONAL_TASKS = {
     "reverie/CarRacing-v0": ("reverie.envs.suites.car_racing:CarRacing", "box2d", 1000),
+    "reverie/WorldModelsCarRacing-v0": (
+        "reverie.envs.suites.world_models_car_racing:WorldModelsCarRacing",
+        "box2d",
+        1000,
+    ),
     "reverie/TakeCover-v0": ("reverie.envs.suites.take_cover:TakeCover", "vizdoom", None),
 }
 """The tasks of World Models, which need an optional package: id, class, extra, and steps after which Gymnasium
