@@ -25,8 +25,7 @@ class PlotOptions:
     metric: str = "episode/return"
     """Metric to draw; the names are in docs/metrics.md."""
     published: Literal["none", "same", "agents", "all"] = "none"
-    """Draw published scores of these tasks: of the same agents as the runs, of all agents of the library, or all, with
-    baselines and variants."""
+    """Draw published scores too: those of the same agents, of all agents of the library, or also of baselines."""
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -138,7 +138,7 @@ def published_tasks() -> list[str]:
 def task_key(environment_id: str) -> str:
     """What two ids of the same task have in common: its name without punctuation, version, module and library.
 
-    `dm_control/walker-walk-v0`, `dmc/walker_walk` and the folder name `dm_control-walker-walk-v0` are all `walkerwalk`;
+    `dmc/walker-walk-v0`, `dm_control/walker_walk` and the folder name `dmc-walker-walk-v0` are all `walkerwalk`;
     `ALE/Pong-v5` and `PongNoFrameskip-v4` are `alepong`; `reverie/CarRacing-v0` and `CarRacing-v3` are `carracing`.
     """
     name = re.sub(r"[-_]v\d+$", "", environment_id.rpartition(":")[2])
@@ -220,7 +220,8 @@ def refuse_without_scores(environment_ids: Sequence[str], choice: Choice, agents
     close = [match for task in environment_ids for match in _closest(task)]
     raise ReverieError(
         f"There are no published scores for {_listed(environment_ids)}"
-        f"{f' (did you mean {_listed(close)}?)' if close else ''}; there are some for {available()}."
+        f"{f' (did you mean {_listed(close)}?)' if close else ''}; there are some for {available()} "
+        f"(all in docs/published_scores.md)."
     )
 
 
@@ -229,10 +230,10 @@ def available() -> str:
     suites: dict[str, list[str]] = {}
     for task in published_tasks():
         suites.setdefault(task.partition("/")[0], []).append(task)
-    parts = [
-        ", ".join(tasks) if len(tasks) < 4 else f"{len(tasks)} tasks like {tasks[-1]}" for tasks in suites.values()
-    ]
-    return ", ".join(parts[:-1]) + f" and {parts[-1]}"
+    parts: list[str] = []
+    for tasks in suites.values():
+        parts += tasks if len(tasks) < 4 else [f"{len(tasks)} tasks like {tasks[-1]}"]
+    return f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def _closest(environment_id: str) -> list[str]:

@@ -74,7 +74,7 @@ def draw_published(axis: Axes, scores: Sequence[PublishedScore], colours: Mappin
             axis.axhline(score.mean[-1], **style)
     if not scores:
         axis.plot([], [], linestyle="none", label="no published scores to draw for this task")
-    axis.set_xlim(0.0, end * 1.02)
+    axis.set_xlim(0.0, max(end, 1.0) * 1.02)
     axis.set_xlabel("frames, as the published scores count them", fontsize=9)
     axis.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(0.0, -0.14), handlelength=3.2)
 
