@@ -102,15 +102,7 @@ def plot_learning_curves(
             scores for any of the tasks.
         OSError: the picture cannot be written.
     """
-    if x not in _AXIS_LABELS or not 0 <= smoothing < 1:
-        raise ReverieError(
-            f"Expected x to be one of {list(_AXIS_LABELS)} and smoothing from 0 to below 1, got {x!r} and {smoothing}."
-        )
-    if published != "none" and (x, metric) != ("frames", RETURN_METRIC):
-        raise ReverieError(
-            f"Published scores are episode returns over frames, so they need x 'frames' and the metric "
-            f"{RETURN_METRIC!r}, got {x!r} and {metric!r}."
-        )
+    _check_arguments(x, metric, smoothing, published)
     curves, empty, names = [], [], set()
     for folder in (run for given in runs for run in _find_runs(Path(given))):
         curve, found = _read_run(folder, x, metric)
@@ -128,6 +120,19 @@ def plot_learning_curves(
     output.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(output, _draw(curves, x, metric, smoothing, published))
     return empty
+
+
+def _check_arguments(x: str, metric: str, smoothing: float, published: Choice) -> None:
+    """Refuses what cannot be drawn."""
+    if x not in _AXIS_LABELS or not 0 <= smoothing < 1:
+        raise ReverieError(
+            f"Expected x to be one of {list(_AXIS_LABELS)} and smoothing from 0 to below 1, got {x!r} and {smoothing}."
+        )
+    if published != "none" and (x, metric) != ("frames", RETURN_METRIC):
+        raise ReverieError(
+            f"Published scores are episode returns over frames, so they need x 'frames' and the metric "
+            f"{RETURN_METRIC!r}, got {x!r} and {metric!r}."
+        )
 
 
 def _in_published_frames(curve: RunCurve) -> RunCurve:
