@@ -26,7 +26,7 @@ def dreamed_returns(
     rollouts: int,
     horizon: int,
 ) -> np.ndarray:
-    """Mean dreamed return of every candidate; all P x R rollouts are one batch, which finished ones leave.
+    """Dreamed returns of every candidate; all P x R rollouts are one batch, which finished ones leave.
 
     Rollout r of all candidates begins in the same start, so that luck with starts is shared.
 
@@ -39,25 +39,26 @@ def dreamed_returns(
         horizon: steps after which a rollout is cut off.
 
     Returns:
-        Undiscounted returns, float64 [P].
+        Undiscounted returns, float64 [P, R].
     """
     population = parameters.shape[0]
     starts = dream.random.integers(dream.starts.count, size=rollouts)
     dream.begin_at(np.tile(starts, population))
     candidate = np.arange(population).repeat(rollouts)
-    totals = np.zeros(population)
+    totals = np.zeros(population * rollouts)
+    running = np.arange(population * rollouts)
     device = dream.starts.device
     for _ in range(horizon):
         own = parameters[torch.from_numpy(candidate).to(device)]
         outputs = controller(own, dream.features().unsqueeze(1))[:, 0]
         reward, ended, _ = dream.step(flat_actions(outputs, parts).cpu().numpy())
-        np.add.at(totals, candidate, reward.astype(np.float64))
+        totals[running] += reward
         if ended.any():
-            candidate = candidate[~ended]
-            if not len(candidate):
+            candidate, running = candidate[~ended], running[~ended]
+            if not len(running):
                 break
             dream.keep(~ended)
-    return totals / rollouts
+    return totals.reshape(population, rollouts)
 
 
 @dataclass
@@ -108,7 +109,7 @@ def evolve(
     for _ in range(generations):
         candidates = evolution.ask()
         parameters = torch.from_numpy(candidates).to(dream.starts.device, torch.float32)
-        returns = dreamed_returns(dream, controller, parameters, parts, rollouts, horizon)
+        returns = dreamed_returns(dream, controller, parameters, parts, rollouts, horizon).mean(1)
         evolution.tell(candidates, returns)
         history.append(Generation(evolution.generation, float(returns.max()), float(returns.mean())))
         if progress:

@@ -66,7 +66,7 @@ class PipelineSettings:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N; auto takes a GPU where there is one."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """In which V and M learn; auto means bfloat16 on a GPU, float32 on a CPU."""
+    """Of V and M, in learning and in dreams; auto means bfloat16 on a GPU, float32 on a CPU."""
     threads: int | None = None
     """Threads of PyTorch on the CPU, and worker processes; all cores by default."""
     reuse: Path | None = None
@@ -337,12 +337,12 @@ class WorldModelsTraining:
 
     def _try_candidates(self, generation: int) -> np.ndarray | None:
         """Mean returns of this generation's candidates [P]; None if Ctrl-C cut real episodes short."""
-        config, settings, parts = self.config, self.settings, self.interface.actions
+        config, settings = self.config, self.settings
         candidates = self.evolution.ask()
         if config.evolve_in == "dream":
             dream = self.dream(config.temperature, (settings.seed, 3, generation))
             parameters = torch.from_numpy(candidates).to(self.device, torch.float32)
-            return dreamed_returns(dream, self.controller, parameters, parts, config.rollouts, config.dream_horizon)
+            return self._dreamed(dream, parameters, config.rollouts).mean(1)
         seeds = [
             episode_seed(settings.seed, EVOLVING, generation * config.rollouts + r) for r in range(config.rollouts)
         ]
@@ -367,8 +367,21 @@ class WorldModelsTraining:
         if self.source.kind != "object":
             game_video(self.agent, self.source, self.settings.seed, videos / "game.mp4")
 
+    def _dream_episodes(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Returns of as many dreamed episodes as an evaluation has real ones, float64 [episodes]."""
+        config = self.config
+        dream = self.dream(config.temperature, (self.settings.seed, 6, self.evolution.generation))
+        chosen = torch.from_numpy(parameters).to(self.device, torch.float32).unsqueeze(0)
+        return self._dreamed(dream, chosen, config.evaluation_episodes)[0]
+
+    def _dreamed(self, dream: Dream[Any], parameters: torch.Tensor, rollouts: int) -> NDArray[np.float64]:
+        """Dreamed returns of candidates [P, n] in R rollouts each, computed in the precision of the run: [P, R]."""
+        parts, horizon = self.interface.actions, self.config.dream_horizon
+        with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+            return dreamed_returns(dream, self.controller, parameters, parts, rollouts, horizon)
+
     def _score(self, display: Display) -> None:
-        """Plays real episodes with the newest controller; nothing is kept if Ctrl-C cuts them short."""
+        """Plays real and dreamed episodes with the newest controller; nothing is kept if Ctrl-C cuts them short."""
         seed, mean = self.settings.seed + EVALUATION_SEED, self.evolution.mean
         jobs = [Job(episode_seed(seed, 0, number), mean) for number in range(self.config.evaluation_episodes)]
         policy = self._controller_policy()
@@ -379,12 +392,20 @@ class WorldModelsTraining:
         rows = self.store.rows
         counters = {"env_steps": rows, "frames": rows * self.source.action_repeat, "updates": self.updates}
         score = {**counters, "generation": self.evolution.generation, "tried": self.tried, **result.to_json()}
+        if self.config.evolve_in == "dream":
+            returns = self._dream_episodes(mean)
+            score["dream"] = {
+                "mean": round(returns.mean(), 2),
+                "std": round(returns.std(), 2),
+                "episodes": len(returns),
+            }
         if all(result.mean > other["mean"] for other in self.scores):
             self.best_mean = mean
         self.scores.append(score)
         write_json(self.path / SCORES_FILE, self.scores)
+        dreamed = f", dreamed {score['dream']['mean']:.1f} ± {score['dream']['std']:.1f}" if "dream" in score else ""
         display.say(
-            f"generation {self.evolution.generation}: in the {self.config.evolve_in} {self.tried:.1f}, real return "
+            f"generation {self.evolution.generation}: candidates {self.tried:.1f}{dreamed}, real "
             f"{result.mean:.1f} ± {result.standard_deviation:.1f} over {len(result.returns)} episodes"
         )
 
