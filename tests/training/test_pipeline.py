@@ -11,7 +11,7 @@ from run_helpers import expect_sentence
 
 import reverie
 from reverie.agents.registry import make_config
-from reverie.agents.world_models import WorldModelsConfig
+from reverie.agents.world_models import RECIPES, WorldModelsConfig
 from reverie.cli.main import main
 from reverie.envs import EnvironmentSource
 from reverie.errors import ConfigError, RunFolderError
@@ -247,3 +247,70 @@ def test_a_disk_without_space_ends_with_a_sentence(tmp_path, monkeypatch, capsys
     expect_sentence(capsys, main(words(tmp_path / "run")), "MB left", "repeat the command")
     monkeypatch.undo()
     assert main(words(tmp_path / "run")) == 0
+
+
+def test_iterations_go_on_with_all_frames(tmp_path, monkeypatch):
+    options = {"iterations": 2, "generations": 2, "memory_updates": 3, "collect_episodes": 5}
+    whole = tmp_path / "whole"
+    assert main([*words(whole, **options), "--action-head"]) == 0
+    lengths = json.loads((whole / "frames" / "progress.json").read_text())["lengths"]
+    assert lengths == [20] * 10
+    memory = read_tensors(whole / "memory.safetensors")
+    assert int(memory["updates"]) == 6 and "module.action_output.weight" in memory
+    assert int(read_tensors(whole / "vision.safetensors")["updates"]) == 100 // 20 + 200 // 20
+    assert np.load(whole / "latents_1.npy").shape == (2, 200, 3) and not (whole / "latents.npy").exists()
+    scores = json.loads((whole / "scores.json").read_text())
+    assert [score["generation"] for score in scores] == [2, 4]
+    assert reverie.load(whole).agent.first_latents.shape == (2, 5, 3)
+    # The same, interrupted in the second collection and again in the second training of M.
+    real, calls = learning.Training.step, []
+
+    def interrupted(*arguments, **more):
+        calls.append(1)
+        if len(calls) == 5 + 3 + 10 + 1:
+            signal.raise_signal(signal.SIGINT)
+        return real(*arguments, **more)
+
+    monkeypatch.setattr(learning.Training, "step", interrupted)
+    run = tmp_path / "run"
+    assert main([*words(run, **options), "--action-head"]) == 130
+    assert main([*words(run, **options), "--action-head"]) == 0
+    for name in ("vision", "memory", "controller"):
+        first, second = (read_tensors(folder / f"{name}.safetensors") for folder in (whole, run))
+        assert [key for key in first if not torch.equal(first[key], second[key])] == [], name
+
+
+def test_variants_share_stages(whole, tmp_path, capsys):
+    variant = tmp_path / "variant"
+    line = [word for word in words(variant, temperature=0.5) if word != "--quiet"]
+    assert main([*line, "--reuse", str(whole)]) == 0
+    assert "frames, V, M" in capsys.readouterr().out
+    for name in ("vision.safetensors", "memory.safetensors", "frames/0_image.npy", "latents.npy"):
+        assert (variant / name).read_bytes() == (whole / name).read_bytes(), name
+    assert main([*words(tmp_path / "other", memory_units=9), "--reuse", str(whole)]) == 0
+    memory = read_tensors(tmp_path / "other" / "memory.safetensors")
+    assert memory["module.recurrent_weight"].shape == (36, 9)
+    wrong = [*words(tmp_path / "wrong", collect_episodes=8), "--reuse", str(whole)]
+    expect_sentence(capsys, main(wrong), "collect_episodes", "frames")
+    wrong = [*words(tmp_path / "none"), "--reuse", str(tmp_path)]
+    expect_sentence(capsys, main(wrong), "holds no run of world-models")
+    wrong = [*words(tmp_path / "twice", iterations=2), "--reuse", str(whole)]
+    expect_sentence(capsys, main(wrong), "iterations")
+
+
+def test_the_papers_tasks_bring_their_recipes(tmp_path, capsys, monkeypatch):
+    seen = []
+    monkeypatch.setattr(world_models.WorldModelsTraining, "run", lambda self: seen.append(self) or False)
+    for name, (environment, preset) in RECIPES.items():
+        run = tmp_path / preset / name.replace("/", "_")
+        assert main(["train", "world-models", "--env", name, "--run", str(run), "--quiet"]) == 130
+        assert f"--env {environment} --preset {preset}" in capsys.readouterr().out
+        assert seen[-1].source.name == environment
+        assert seen[-1].config == make_config("world-models", {}, preset)
+
+
+def test_bfloat16_learns_as_float32_does(tmp_path, capsys):
+    assert main(words(tmp_path / "run", precision="bfloat16")) == 0
+    for name in ("vision", "memory"):
+        tensors = read_tensors(tmp_path / "run" / f"{name}.safetensors")
+        assert all(value.dtype != torch.bfloat16 for value in tensors.values()), name
