@@ -64,7 +64,8 @@ class RenderedObservation(gymnasium.ObservationWrapper[Any, Any, Any]):
     """Replaces the observation by the rendered frame.
 
     Args:
-        env: an environment made with `render_mode="rgb_array"`.
+        env: an environment made with `render_mode="rgb_array"`. If it has an attribute `render_size`, it is told to
+            render in the size that is wanted.
         size: height and width of the frame after resizing.
 
     Raises:
@@ -79,6 +80,8 @@ class RenderedObservation(gymnasium.ObservationWrapper[Any, Any, Any]):
                 f"render_mode={env.render_mode!r}: make it with render_mode='rgb_array', or pass an id or a function"
             )
         self.size = size
+        if hasattr(env.unwrapped, "render_size"):
+            env.unwrapped.render_size = size
         self.observation_space = gymnasium.spaces.Box(0, 255, (*size, 3), np.uint8)
 
     def observation(self, observation: Any) -> NDArray[np.uint8]:
