@@ -193,7 +193,9 @@ def play(name: str, planner: CrossEntropyPlanner, seed: int, threads: int) -> di
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
-    """Replaces the file as a whole."""
+    """Replaces the file as a whole, with mean and standard deviation of the episodes."""
+    returns = [episode["return"] for episode in content["episodes"]]
+    content |= {"mean": round(float(np.mean(returns)), 2), "std": round(float(np.std(returns)), 2)}
     other = path.with_suffix(".part")
     other.write_text(json.dumps(content, indent=1) + "\n")
     other.replace(path)
@@ -215,7 +217,9 @@ def main() -> None:
     planner = CrossEntropyPlanner(options.horizon, options.candidates, options.iterations, options.elites)
     path = options.results / f"plan_{options.task}_{options.candidates}x{options.iterations}.json"
     content: dict[str, Any] = {
-        "command": f"python benchmarks/plan_in_simulator.py {' '.join(sys.argv[1:])}",
+        "command": f"python benchmarks/plan_in_simulator.py {options.task} --candidates {options.candidates} "
+        f"--elites {options.elites} --iterations {options.iterations} --horizon {options.horizon} "
+        f"--episodes {options.episodes} --threads {options.threads}",
         "task": f"dmc/{options.task}-v0",
         "action_repeat": TASKS[options.task].action_repeat,
         "planner": asdict(planner),
@@ -237,10 +241,9 @@ def main() -> None:
         if seed in played:
             continue
         content["episodes"].append(play(options.task, planner, seed, options.threads))
-        returns = [episode["return"] for episode in content["episodes"]]
-        content |= {"mean": round(float(np.mean(returns)), 2), "std": round(float(np.std(returns)), 2)}
         write(path, content)
         print(f"{path.name}: {content['episodes'][-1]}, mean {content['mean']}", flush=True)
+    write(path, content)
 
 
 if __name__ == "__main__":

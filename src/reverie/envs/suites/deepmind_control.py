@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
+import logging
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import gymnasium
@@ -19,7 +22,8 @@ CAMERAS = {"quadruped": 2}
 """Cameras of the Dreamer papers where it is not the first, 0: from there the quadruped is seen as a whole."""
 RENDERING_REMEDY = (
     "without a display, install EGL (Debian and Ubuntu: apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri; drivers "
-    "of NVIDIA bring it along), or install libosmesa6 and set MUJOCO_GL=osmesa"
+    "of NVIDIA bring it along) and set MUJOCO_GL=egl before dm_control is imported, or install libosmesa6 and set "
+    "MUJOCO_GL=osmesa"
 )
 
 Observation = dict[str, NDArray[np.float32]]
@@ -29,7 +33,7 @@ class DeepMindControl(gymnasium.Env[Any, NDArray[np.float32]]):
     """One task of dm_control's suite. One step is one frame: one control step of the task.
 
     Observation: the vectors of the task by their names, float32; single numbers have the shape [1].
-    Action: float32 [A] within the bounds of the task: -1 to 1, -1 to 1.1 for some of the quadruped's.
+    Action: float32 [A] within the bounds of the task, -1 to 1 except for the quadruped's.
     Reward: 0 to 1 a frame. An episode ends only if the task itself ends it: with discount 0 it terminates, with another
     one it is truncated. None of the 20 tasks of the Dreamer papers ever does. The 1000 frames of an episode are the
     time limit of the registered ids, which truncates; dm_control's own limit, the same 1000 frames, is switched off.
@@ -74,14 +78,13 @@ class DeepMindControl(gymnasium.Env[Any, NDArray[np.float32]]):
         if render_mode == "rgb_array" and problem:
             raise self._cannot_render(problem)
         if (domain, task) not in suite.ALL_TASKS:
-            tasks = [name for known, name in suite.ALL_TASKS if known == domain]
-            known = f"tasks {tasks}" if tasks else f"domains {sorted({name for name, _ in suite.ALL_TASKS})}"
-            raise EnvironmentProblem(
-                f"dm_control's suite has no task {task!r} of the domain {domain!r}; it has {known}"
-            )
+            tasks = sorted(name for known, name in suite.ALL_TASKS if known == domain)
+            choices = f"the tasks {tasks}" if tasks else f"the domains {sorted({name for name, _ in suite.ALL_TASKS})}"
+            raise EnvironmentProblem(f"dm_control has no task {task!r} of a domain {domain!r}; choose from {choices}")
         self.render_mode = render_mode
         self.render_size = render_size
-        self.control = suite.load(domain, task, task_kwargs={"time_limit": float("inf"), "random": 0})
+        with _without_warnings():
+            self.control = suite.load(domain, task, task_kwargs={"time_limit": float("inf"), "random": 0})
         self.camera = CAMERAS.get(domain, 0) if camera is None else camera
         self._check_frames()
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": round(1 / self.control.control_timestep())}
@@ -139,7 +142,9 @@ class DeepMindControl(gymnasium.Env[Any, NDArray[np.float32]]):
         try:
             frame: NDArray[np.uint8] = self.control.physics.render(height, width, camera_id=self.camera)
         except Exception as error:
-            raise self._cannot_render(f"{type(error).__name__}: {error}") from error
+            from dm_control._render import BACKEND
+
+            raise self._cannot_render(f"the renderer {BACKEND!r} raised {type(error).__name__}: {error}") from error
         return frame
 
     def close(self) -> None:
@@ -170,8 +175,19 @@ class DeepMindControl(gymnasium.Env[Any, NDArray[np.float32]]):
             )
 
     def _cannot_render(self, reason: str) -> EnvironmentProblem:
-        chosen = os.environ.get("MUJOCO_GL")
-        return EnvironmentProblem(f"{self._name} cannot be rendered (MUJOCO_GL={chosen}: {reason}): {RENDERING_REMEDY}")
+        return EnvironmentProblem(f"{self._name} cannot be rendered ({reason}): {RENDERING_REMEDY}")
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Within the block absl prints no warnings: MuJoCo finds the quadruped's file old-fashioned, every time."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @functools.cache
@@ -179,20 +195,24 @@ def _import_suite() -> tuple[Any, str]:
     """dm_control's suite, and why frames cannot be rendered, or an empty text.
 
     dm_control cannot be imported at all where the renderer that MUJOCO_GL names is missing. Agents that do not look at
-    frames need none, so it is then imported without a renderer.
+    frames need none, so it is then imported without a renderer. A renderer that needs a display is found out here,
+    since it would end the process when it is used for the second time without one.
     """
-    if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
+    headless = sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys()
+    if headless:
         os.environ.setdefault("MUJOCO_GL", "egl")
+    chosen = os.environ.get("MUJOCO_GL", "")
     try:
-        from dm_control import suite
+        from dm_control import _render, suite
     except (ImportError, AttributeError, RuntimeError) as error:
-        chosen = os.environ.get("MUJOCO_GL")
-        if chosen is None:
-            raise
         os.environ["MUJOCO_GL"] = "off"
         try:
             from dm_control import suite
         finally:
             os.environ["MUJOCO_GL"] = chosen
-        return suite, f"{type(error).__name__}: {error}"
+        return suite, f"the renderer {chosen!r} raised {type(error).__name__}: {error}"
+    if _render.BACKEND in (None, "off"):
+        return suite, "dm_control was imported without a renderer"
+    if headless and _render.BACKEND == "glfw":
+        return suite, "dm_control was imported with the renderer 'glfw', which needs a display"
     return suite, ""
