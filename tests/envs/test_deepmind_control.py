@@ -130,6 +130,23 @@ def test_the_discount_of_the_task_decides_how_an_episode_ends(monkeypatch):
     assert environment.step(np.zeros(1, np.float32))[2:] == (False, True, {"discount": 0.5})
 
 
+def test_other_tasks_are_made_by_the_class():
+    kwargs = {"domain": "point_mass", "task": "easy"}
+    source = EnvironmentSource(DeepMindControl, kwargs=kwargs, time_limit=5, action_repeat=2)
+    rows, _ = rows_of(InProcessPool(source, 1, 0), 8)
+    # Three decisions, the last of one frame; then the step that begins the next episode.
+    assert [bool(row.is_last[0]) for row in rows] == [False, False, False, True, False, False, False, True, False]
+    assert not any(row.is_terminal[0] for row in rows)
+
+
+def test_a_resumed_run_finds_its_episode_again():
+    source = EnvironmentSource("dmc/cheetah-run-v0")
+    pool = InProcessPool(source, 2, 3)
+    rows, actions = rows_of(pool, 30)
+    fresh = InProcessPool(source, 2, 3)
+    assert_equal_steps(fresh.restore(pool.episodes, [np.array(actions)[:, lane] for lane in range(2)]), rows[-1])
+
+
 def test_actions_are_scaled_to_the_bounds_of_the_task():
     adapter = make("dmc/quadruped-walk-v0")
     space = adapter.environment.action_space
