@@ -186,7 +186,7 @@ def test_size_and_camera(renderer):
     assert set(video.reset(0)) == {"height", "orientations", "velocity"}
     assert video.render().shape == (240, 320, 3)
     assert make("dmc/walker-walk-v0").render() is None
-    environment = DeepMindControl("walker", "walk", render_mode="rgb_array", render_size=(32, 48))
+    environment = DeepMindControl("walker", "walk", render_mode="rgb_array", render_size=[32, 48])
     environment.reset(seed=0)
     assert environment.render().shape == (32, 48, 3)
     assert environment.metadata["render_fps"] == 40

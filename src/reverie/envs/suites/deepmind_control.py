@@ -82,7 +82,7 @@ class DeepMindControl(gymnasium.Env[Any, NDArray[np.float32]]):
             choices = f"the tasks {tasks}" if tasks else f"the domains {sorted({name for name, _ in suite.ALL_TASKS})}"
             raise EnvironmentProblem(f"dm_control has no task {task!r} of a domain {domain!r}; choose from {choices}")
         self.render_mode = render_mode
-        self.render_size = render_size
+        self.render_size = (render_size[0], render_size[1])  # a list, where it was read from config.json
         with _without_warnings():
             self.control = suite.load(domain, task, task_kwargs={"time_limit": float("inf"), "random": 0})
         self.camera = CAMERAS.get(domain, 0) if camera is None else camera
@@ -204,7 +204,7 @@ def _import_suite() -> tuple[Any, str]:
     chosen = os.environ.get("MUJOCO_GL", "")
     try:
         from dm_control import _render, suite
-    except (ImportError, AttributeError, RuntimeError) as error:
+    except (ImportError, AttributeError, OSError, RuntimeError) as error:
         os.environ["MUJOCO_GL"] = "off"
         try:
             from dm_control import suite
