@@ -45,7 +45,7 @@ _MUJOCO_TASKS = (
 EXTRAS = (
     Extra(
         "box2d",
-        r"(reverie/CarRacing|CarRacing|LunarLander|LunarLanderContinuous|BipedalWalker|BipedalWalkerHardcore)-",
+        r"(reverie/CarRacing|reverie/WorldModelsCarRacing|CarRacing|LunarLander|LunarLanderContinuous|BipedalWalker|BipedalWalkerHardcore)-",
         "Box2D",
     ),
     Extra("mujoco", rf"({_MUJOCO_TASKS})-", "mujoco"),

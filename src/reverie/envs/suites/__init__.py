@@ -57,6 +57,9 @@ CONTROL_TASKS = (
 
 OPTIONAL_TASKS = {
     "reverie/CarRacing-v0": OptionalTask("reverie.envs.suites.car_racing:CarRacing", "box2d", 1000),
+    "reverie/WorldModelsCarRacing-v0": OptionalTask(
+        "reverie.envs.suites.world_models_car_racing:WorldModelsCarRacing", "box2d", 1000
+    ),
     "reverie/TakeCover-v0": OptionalTask("reverie.envs.suites.take_cover:TakeCover", "vizdoom", None),
 }
 """The tasks of the papers that need an optional package: those of World Models, and the DeepMind Control Suite."""
