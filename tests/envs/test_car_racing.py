@@ -202,6 +202,6 @@ def test_the_task_of_world_models():
 def test_optional_tasks_are_listed_and_documented():
     page = (Path(__file__).parents[2] / "docs" / "environments.md").read_text()
     listed = {row["id"]: row["extra"] for row in list_environments()}
-    for name, (_, extra, _) in OPTIONAL_TASKS.items():
-        assert listed[name] == extra_for(name).name == extra
-        assert f"| `{name}` | `{extra}` |" in page
+    for name, task in OPTIONAL_TASKS.items():
+        assert listed[name] == extra_for(name).name == task.extra
+        assert f"| `{name}` | `{task.extra}` |" in page
