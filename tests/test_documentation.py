@@ -7,6 +7,7 @@ import pydoc
 import re
 from dataclasses import fields
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -19,6 +20,7 @@ from reverie.envs.extras import EXTRAS
 from reverie.envs.suites import TASKS
 from reverie.spaces import ActionPart, Interface, ObservationPart
 from reverie.training.benchmark import INTERFACES
+from reverie.training.published import Choice, published_tables, published_tasks
 from reverie.training.settings import MAY_CHANGE, TrainSettings
 
 ROOT = Path(__file__).parent.parent
@@ -131,6 +133,19 @@ def test_extras_are_documented():
     assert set(table) == {extra.name for extra in EXTRAS}
     for name, cells in table.items():
         assert cells[3].startswith("yes") == bool(re.search(rf"^{name} = ", project, re.M)), name
+
+
+def test_published_scores_are_documented():
+    table = {cells[0].strip("`"): cells[1:] for cells in rows(PAGES["published_scores"])}
+    for published in published_tables():
+        source = table[published.file][0]
+        arxiv = re.findall(r"arXiv:[\d.]+|github\.com/[\w/]+", source)
+        assert arxiv and arxiv[0] in published.source, published.file
+    tasks = {
+        f"{suite}{name}" for suite in table if suite.endswith("/") for name in re.findall("[\\w-]+", table[suite][0])
+    }
+    assert tasks == set(published_tasks())
+    assert set(get_args(Choice)) <= set(table)
 
 
 def test_pointers_into_the_code_resolve():

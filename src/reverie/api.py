@@ -17,18 +17,20 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import gymnasium
+import numpy as np
 import torch
 
-from reverie.agents.imagination_agent import ImaginationAgent, PolicyState
+from reverie.agents.imagination_agent import PolicyState
 from reverie.agents.registry import config_class, make_config
 from reverie.dream.dream import Dream, collect_starts
 from reverie.dream.dream_env import DreamEnv, DreamObservation, DreamVectorEnv
-from reverie.dream.open_loop import OpenLoop, choose_sequences, predict_open_loop
+from reverie.dream.open_loop import OpenLoop, choose_sequences, predict_open_loop, remember_open_loop
 from reverie.envs import EnvironmentAdapter, EnvironmentSource
 from reverie.errors import ConfigError
 from reverie.training.device import choose_device, choose_precision
 from reverie.training.evaluation import Evaluation, evaluate, to_tensors
 from reverie.training.model_files import load_model, save_model
+from reverie.training.pipeline.world_models import PipelineSettings, WorldModelsTraining
 from reverie.training.run_folder import CONFIG_FILE, default_path
 from reverie.training.settings import TrainSettings
 from reverie.training.trainer import Trainer
@@ -57,6 +59,7 @@ class Learner:
     """
 
     agent_name: ClassVar[str]
+    settings_class: ClassVar[type[Any]] = TrainSettings
 
     def __init__(
         self,
@@ -81,7 +84,7 @@ class Learner:
             self.source = environment
         else:
             self.source = EnvironmentSource(environment, pixels, image_size, action_repeat, time_limit)
-        own = {field.name for field in fields(TrainSettings)}
+        own = {field.name for field in fields(self.settings_class)}
         self._settings = {key: value for key, value in settings.items() if key in own}
         self._settings |= {"seed": seed, "device": device}
         if self.source.kind == "object":
@@ -93,23 +96,27 @@ class Learner:
         self.adapter: EnvironmentAdapter = self.source.make()
         self.interface = self.adapter.interface
         self._device = choose_device(device)
-        self._agent: ImaginationAgent | None = None
+        self._agent: Any = None
 
     @property
-    def agent(self) -> ImaginationAgent:
+    def agent(self) -> Any:
         """World model, behaviour and optimiser; before `learn` or `load` with the weights that the seed gives."""
         if self._agent is None:
             devices = [self._device] if self._device.type == "cuda" else []
             with torch.random.fork_rng(devices):
                 torch.manual_seed(self._settings["seed"])
-                self.agent = self.config.build(self.interface).to(self._device)
+                self.agent = self._build()
             return self.agent
         return self._agent
 
     @agent.setter
-    def agent(self, agent: ImaginationAgent) -> None:
+    def agent(self, agent: Any) -> None:
         agent.compute_dtype = choose_precision(self._settings.get("precision", "auto"), self._device)
         self._agent = agent
+
+    def _build(self) -> Any:
+        """A new agent on the device."""
+        return self.config.build(self.interface).to(self._device)
 
     def learn(self, steps: int, *, progress: bool = True) -> Learner:
         """Trains until the run has made `steps` environment steps, going on from its last checkpoint.
@@ -203,7 +210,10 @@ class Learner:
         """
         vectorization = self._settings.get("vectorization", "auto")
         result = evaluate(self.agent, self.source, sequences, seed, record=sequences, vectorization=vectorization)
-        return predict_open_loop(self.agent, choose_sequences(result.episodes, length, sequences))
+        return self._open_loop(choose_sequences(result.episodes, length, sequences))
+
+    def _open_loop(self, sequences: dict[str, np.ndarray]) -> OpenLoop:
+        return predict_open_loop(self.agent, sequences)
 
     def dream_env(
         self,
@@ -241,23 +251,31 @@ class Learner:
                 "the world model of this agent has not learned yet, so it has nothing to dream: call learn, or load a "
                 "trained agent with reverie.load"
             )
-        vectorization = self._settings.get("vectorization", "auto")
-        states = collect_starts(self.agent, self.source, starts, context, seed, vectorization)
+        states = self._starts(starts, context, seed)
         lanes = 1 if num_envs is None else num_envs
         dream = Dream(self.agent.world_model, states, lanes, temperature, most_likely)
         kind = DreamEnv if num_envs is None else DreamVectorEnv
         return kind(dream, self.adapter, horizon=horizon, observation=observation, render_mode=render_mode)
 
+    def _starts(self, count: int, context: int, seed: int) -> Any:
+        """States in which dreams begin, [N, ...]."""
+        return collect_starts(
+            self.agent, self.source, count, context, seed, self._settings.get("vectorization", "auto")
+        )
+
     def save(self, folder: str | Path) -> None:
-        """Writes the agent to a folder: config.json and model.safetensors."""
-        description = {
+        """Writes the agent to a folder: config.json and model.safetensors, with all that acting and dreaming need."""
+        save_model(Path(folder), self.agent, self._description())
+
+    def _description(self) -> dict[str, Any]:
+        """What `load` needs besides the weights."""
+        return {
             "agent": self.agent_name,
             "agent_config": asdict(self.config),
             "environment": self.source.to_json(),
             "interface": self.interface.to_json(),
             "seed": self._settings["seed"],
         }
-        save_model(Path(folder), self.agent, description)
 
     def close(self) -> None:
         """Closes the environment used for translation."""
@@ -305,7 +323,68 @@ class PlaNet(Learner):
     agent_name = "planet"
 
 
-_CLASSES: tuple[type[Learner], ...] = (DreamerV3, DreamerV3In2023, DreamerV2, DreamerV1, PlaNet)
+class WorldModels(Learner):
+    """World Models (2018), which learns in stages. Settings: `reverie.agents.world_models.WorldModelsConfig`.
+
+    `evaluate`, `predict`, `dream` and `dream_env` are those of `Learner`. Dreams with `context=0`, the default here,
+    begin in the first latents that the agent has stored instead of in fresh real episodes.
+    """
+
+    agent_name = "world-models"
+    settings_class = PipelineSettings
+
+    def learn(self, steps: int | None = None, *, progress: bool = True) -> WorldModels:
+        """Runs all stages, going on where the run folder is.
+
+        Args:
+            steps: not used; settings such as `collect_episodes`, `memory_updates` and `generations` say how much.
+            progress: show progress bars.
+
+        Returns:
+            The learner itself, with the mean of the last distribution as its controller.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C was pressed; everything was saved first.
+            ConfigError: steps were given, or the agent was loaded from a folder made by `save`.
+        """
+        if steps is not None:
+            raise ConfigError(
+                f"world-models learns in stages, not for {steps} steps: call learn() and set collect_episodes, "
+                f"vision_epochs, memory_updates and generations instead"
+            )
+        if self._saved_in is not None:
+            raise ConfigError(
+                f"{self._saved_in} holds an agent without its frames, so learning cannot go on from it; load the run "
+                f"folder that it came from"
+            )
+        settings = PipelineSettings(**self._settings)
+        training = WorldModelsTraining(self.config, settings, self.source, self.run_folder, visible=progress)
+        try:
+            complete = training.run()
+        finally:
+            training.close()
+        if not complete:
+            raise KeyboardInterrupt
+        self.agent, _ = load_model(self.run_folder, self._device)
+        self._trained = True
+        return self
+
+    def dream_env(self, num_envs: int | None = None, *, context: int = 0, **options: Any) -> DreamEnv | DreamVectorEnv:
+        """See `Learner.dream_env`; `context=0` begins in stored first latents, at most `starts` of them."""
+        return super().dream_env(num_envs, context=context, **options)
+
+    def _starts(self, count: int, context: int, seed: int) -> Any:
+        return (
+            super()._starts(count, context, seed)
+            if context
+            else self.agent.first_states(count, np.random.default_rng(seed))
+        )
+
+    def _open_loop(self, sequences: dict[str, np.ndarray]) -> OpenLoop:
+        return remember_open_loop(self.agent.world_model, sequences)
+
+
+_CLASSES: tuple[type[Learner], ...] = (DreamerV3, DreamerV3In2023, DreamerV2, DreamerV1, PlaNet, WorldModels)
 LEARNERS: dict[str, type[Learner]] = {cls.agent_name: cls for cls in _CLASSES}
 
 
@@ -330,7 +409,7 @@ def load(
     given = environment.environment if isinstance(environment, EnvironmentSource) else environment
     source = EnvironmentSource.from_json(stored, given)
     cls = LEARNERS[description["agent"]]
-    own = {field.name for field in fields(TrainSettings)} - {"seed", "device", "steps"}
+    own = {field.name for field in fields(cls.settings_class)} - {"seed", "device", "steps"}
     kept = {key: value for key, value in description.get("settings", {}).items() if key in own}
     learner = cls(source, seed=description["seed"], run=None, device=device, **description["agent_config"], **kept)
     if learner.interface.to_json() != agent.interface.to_json():
@@ -347,4 +426,14 @@ def load(
     return learner
 
 
-__all__ = ["DreamerV1", "DreamerV2", "DreamerV3", "DreamerV3In2023", "Evaluation", "Learner", "PlaNet", "load"]
+__all__ = [
+    "DreamerV1",
+    "DreamerV2",
+    "DreamerV3",
+    "DreamerV3In2023",
+    "Evaluation",
+    "Learner",
+    "PlaNet",
+    "WorldModels",
+    "load",
+]

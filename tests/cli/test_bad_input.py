@@ -32,7 +32,7 @@ def test_unknown_and_unsupported_environments(tmp_path, capsys, env, parts):
         ("LunarLander-v3", "box2d", "Box2D"),
         ("CarRacing-v3", "box2d", "Box2D"),
         ("ALE/Pong-v5", "atari", "ale_py"),
-        ("dm_control/walker-walk-v0", "dmc", "dm_control"),
+        ("dmc/walker-walk-v0", "dmc", "dm_control"),
         ("MiniGrid-Empty-5x5-v0", "minigrid", "minigrid"),
     ],
 )
@@ -41,7 +41,7 @@ def test_a_missing_extra_is_named(tmp_path, monkeypatch, capsys, env, extra, pac
     for module in [name for name in sys.modules if name.startswith("gymnasium.envs.box2d")]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
-    if env in gymnasium.registry and extra != "box2d":
+    if env in gymnasium.registry and extra not in ("box2d", "dmc"):
         pytest.skip(f"{package} is installed and registers its environments with gymnasium")
     expect_sentence(capsys, train(tmp_path / "run", env=env), env, f'pip install "reverie-rl[{extra}]"')
 

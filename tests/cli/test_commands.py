@@ -1,5 +1,6 @@
 """What every command prints and writes when all is well."""
 
+import json
 import os
 import subprocess
 import sys
@@ -80,6 +81,21 @@ def test_plot(small_run, tmp_path, capsys):
     assert main(["plot", str(small_run), "--output", str(output)]) == 0
     assert capsys.readouterr().out.strip() == str(output)
     assert output.stat().st_size > 1000
+
+
+def test_plot_with_published_scores(run_copy, tmp_path, capsys):
+    output = tmp_path / "curves.png"
+    command = ["plot", str(run_copy), "--output", str(output), "--published", "agents"]
+    assert main(command) == 2
+    err = capsys.readouterr().err
+    assert "no published scores for CartPole-v1; there are some for 55 tasks" in err and err.count(os.linesep) == 1
+    config = json.loads((run_copy / "config.json").read_text())
+    config["environment"]["environment"] = "CarRacing-v3"
+    (run_copy / "config.json").write_text(json.dumps(config))
+    assert main(command) == 0
+    assert output.stat().st_size > 1000
+    assert main([*command, "--x", "updates"]) == 2
+    assert "need x 'frames'" in capsys.readouterr().err
 
 
 def test_envs(capsys, monkeypatch):

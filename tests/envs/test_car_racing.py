@@ -19,8 +19,10 @@ pytest.importorskip("Box2D")
 pytest.importorskip("pygame")
 
 from gymnasium.envs.box2d.car_racing import CarRacing as Stock
+from PIL import Image
 
 from reverie.envs.suites.car_racing import CarRacing, mark_on_tyre, zoom_at
+from reverie.envs.suites.world_models_car_racing import WorldModelsCarRacing
 
 ROAD, INDICATORS = slice(0, 84), slice(84, 96)
 
@@ -183,9 +185,23 @@ def test_a_missing_package_is_named(monkeypatch):
         make("reverie/CarRacing-v0")
 
 
+def test_the_task_of_world_models():
+    seen = gymnasium.make("reverie/WorldModelsCarRacing-v0").unwrapped
+    assert seen.lap_complete_percent == 1.0
+    check_env(seen, skip_render_check=True)
+    # Steering as it is, gas from -1..1 to 0..1, the positive part of the brake (released code, `model.py`).
+    choices = road_actions(6, 120)
+    flat = [np.array([steering, 2 * gas - 1, brake or -0.7], np.float32) for steering, gas, brake in choices]
+    frames, results = drive(CarRacing(lap_complete_percent=1.0), 6, choices)
+    small, same = drive(WorldModelsCarRacing(), 6, flat)
+    np.testing.assert_allclose([row[0] for row in same], [row[0] for row in results], atol=1e-9)
+    road = np.array(Image.fromarray(frames[70][:84]).resize((64, 64), Image.Resampling.BILINEAR))
+    np.testing.assert_allclose(small[70].astype(int), road, atol=2)
+
+
 def test_optional_tasks_are_listed_and_documented():
     page = (Path(__file__).parents[2] / "docs" / "environments.md").read_text()
     listed = {row["id"]: row["extra"] for row in list_environments()}
-    for name, (_, extra, _) in OPTIONAL_TASKS.items():
-        assert listed[name] == extra_for(name).name == extra
-        assert f"| `{name}` | `{extra}` |" in page
+    for name, task in OPTIONAL_TASKS.items():
+        assert listed[name] == extra_for(name).name == task.extra
+        assert f"| `{name}` | `{task.extra}` |" in page

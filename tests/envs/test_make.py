@@ -93,7 +93,7 @@ def test_unknown_ids(environment_id, words):
         ("HalfCheetah-v5", "mujoco"),
         ("InvertedDoublePendulum-v5", "mujoco"),
         ("ALE/Pong-v5", "atari"),
-        ("dm_control/walker-walk-v0", "dmc"),
+        ("dmc/walker-walk-v0", "dmc"),
         ("MiniGrid-Empty-5x5-v0", "minigrid"),
         ("BabyAI-GoToObj-v0", "minigrid"),
         ("VizdoomTakeCover-v1", "vizdoom"),

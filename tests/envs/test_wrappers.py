@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from env_helpers import Scripted
 
-from reverie.envs.wrappers import ResizeImages, resize_image
+from reverie.envs.wrappers import RenderedObservation, ResizeImages, resize_image
 from reverie.errors import EnvironmentProblem
 
 
@@ -61,3 +61,25 @@ def test_images_that_do_not_fit_their_space():
     space = gymnasium.spaces.Box(0, 1, (40, 40, 3), np.float32)
     with pytest.raises(EnvironmentProblem, match="NaN"):
         ResizeImages(Scripted(np.full((40, 40, 3), np.nan, np.float32), space=space), (32, 32)).reset()
+
+
+class Drawn(gymnasium.Env):
+    """Draws frames in `render_size`, or 100 x 100 where that is something else."""
+
+    observation_space = action_space = gymnasium.spaces.Discrete(2)
+    render_mode = "rgb_array"
+
+    def __init__(self, render_size):
+        self.render_size = render_size
+
+    def render(self):
+        return np.zeros((*(self.render_size if isinstance(self.render_size, tuple) else (100, 100)), 3), np.uint8)
+
+
+def test_frames_are_drawn_in_the_size_that_is_wanted_where_the_environment_can():
+    environment = Drawn((240, 320))
+    wrapped = RenderedObservation(gymnasium.wrappers.TimeLimit(environment, 3), (40, 48))
+    assert environment.render_size == (40, 48) and wrapped.observation(0).shape == (40, 48, 3)
+    other = Drawn(100)
+    assert RenderedObservation(other, (40, 48)).observation(0).shape == (40, 48, 3)
+    assert other.render_size == 100, "an attribute of another meaning is left alone"

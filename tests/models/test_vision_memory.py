@@ -130,7 +130,7 @@ def test_controllers_evolve_in_it(world):
     history = evolve(dream, controller, evolution, parts, 2, rollouts=2, horizon=5)
     assert evolution.generation == 2 and np.isfinite([generation.mean for generation in history]).all()
     returns = dreamed_returns(dream, controller, torch.zeros(3, controller.count), parts, 2, 4)
-    assert returns.shape == (3,)
+    assert returns.shape == (3, 2)
 
 
 def test_parts_that_do_not_fit():

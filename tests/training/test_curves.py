@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from reverie.errors import ReverieError, RunFolderError
+from reverie.training import curves
 from reverie.training.curves import (
     _mean_interval,
     _moving_average,
@@ -87,6 +88,29 @@ def test_runs_without_metrics(tmp_path):
         plot_learning_curves([tmp_path / "absent"], tmp_path / "a.png")
     with pytest.raises(ReverieError, match="steps"):
         plot_learning_curves([full], tmp_path / "a.png", x="steps")
+
+
+def test_published_scores_beside_the_runs(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(curves, "draw_published", lambda axis, *rest: drawn.append((axis.get_title(), *rest)))
+    runs = [make_run(tmp_path, task, "planet", 0) for task in ("dmc/walker-walk-v0", "ALE/Pong-v5", "Task")]
+    assert plot_learning_curves(runs, tmp_path / "a.png", x="frames", published="agents") == []
+    titles, scores, colours, ends = zip(*drawn, strict=True)
+    assert titles == ("ALE/Pong-v5", "Task", "dmc/walker-walk-v0")
+    assert [bool(found) for found in scores] == [True, False, True]
+    assert colours[0] == {"planet": "C0", "dreamer-v1": "C1", "dreamer-v2": "C2", "dreamer-v3": "C3"}
+    assert ends == (4 * 59 * 400, 59 * 400, 59 * 400)  # one step of the Atari environment is four frames
+
+
+def test_published_scores_that_cannot_be_drawn(tmp_path):
+    run = make_run(tmp_path, "CartPole-v1", "dreamer-v3", 0)
+    with pytest.raises(ReverieError, match="no published scores for CartPole-v1; there are some for"):
+        plot_learning_curves([run], tmp_path / "a.png", x="frames", published="all")
+    with pytest.raises(ReverieError, match="so they need x 'frames'"):
+        plot_learning_curves([run], tmp_path / "a.png", published="all")
+    with pytest.raises(ReverieError, match="loss/actor"):
+        plot_learning_curves([run], tmp_path / "a.png", x="frames", metric="loss/actor", published="all")
+    assert not (tmp_path / "a.png").exists()
 
 
 def test_moving_average_by_hand():

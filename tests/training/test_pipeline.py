@@ -6,20 +6,21 @@ import signal
 import numpy as np
 import pytest
 import torch
+from gymnasium.utils.env_checker import check_env
 from run_helpers import expect_sentence
 
+import reverie
 from reverie.agents.registry import make_config
-from reverie.agents.world_models import WorldModelsConfig
+from reverie.agents.world_models import RECIPES, WorldModelsConfig
 from reverie.cli.main import main
-from reverie.envs import EnvironmentSource, make_pool
+from reverie.envs import EnvironmentSource
 from reverie.errors import ConfigError, RunFolderError
 from reverie.spaces import ActionPart, Interface, ObservationPart
 from reverie.tensor_files import read_tensors
 from reverie.training.pipeline import frames, learning, world_models
 from reverie.training.pipeline.frames import FrameStore, collect
 from reverie.training.pipeline.learning import memory_chunks
-from reverie.training.pipeline.real import real_returns
-from reverie.training.pipeline.world_models import load_world_models
+from reverie.training.pipeline.players import Job, Players, RandomPolicy
 
 TINY = {
     "latent": 3,
@@ -84,7 +85,7 @@ def assert_same(one, other):
         (world_models, "encode_frames", 1),
         (learning.Training, "step", 12),
         (world_models, "dreamed_returns", 2),
-        (world_models, "evaluate", 1),
+        (world_models, "ControllerPolicy", 1),
     ],
 )
 def test_ctrl_c_anywhere_changes_nothing(whole, tmp_path, monkeypatch, capsys, place, name, call):
@@ -105,18 +106,25 @@ def test_ctrl_c_anywhere_changes_nothing(whole, tmp_path, monkeypatch, capsys, p
 
 
 def test_dreams_of_a_run_begin_in_first_frames(whole):
-    agent, source = load_world_models(whole)
-    assert source.name == "reverie/CatchPixels-v0" and agent.model.vision.latent == 3
+    agent = reverie.load(whole).agent
+    assert agent.first_latents.shape == (2, 9, 3)
+    assert torch.equal(agent.first_latents[0], torch.from_numpy(np.load(whole / "latents.npy")[0, ::20]).float())
     store = FrameStore(whole / "frames", "image", 3, 9 * 2100)
     assert store.arrays["is_first"][store.starts].all() and len(store.starts) == 9
     assert store.arrays["is_first"][: store.rows].sum() == 9
 
 
+CATCH = EnvironmentSource("reverie/CatchPixels-v0")
+ACTIONS = (ActionPart("action", "discrete", 1, (3,)),)
+
+
 def random_store(folder, episodes=7, **options):
     store = FrameStore(folder, "image", 3, 1000)
-    with make_pool(EnvironmentSource("reverie/CatchPixels-v0"), 2, 0, "in-process") as pool:
-        arguments = {"longest": 50, "shortest": 2, "hold": 4, "seed": 0, **options}
-        collect(pool, store, episodes, progress=lambda n: None, stop=lambda: False, **arguments)
+    players = Players(CATCH, 0, 2)
+    policy = RandomPolicy(ACTIONS, 4, wandering=False)
+    arguments = {"longest": 50, "shortest": 2, **options}
+    collect(players, policy, store, episodes, job=Job, progress=lambda n: None, stop=lambda: False, **arguments)
+    players.close()
     return store
 
 
@@ -129,7 +137,7 @@ def test_collected_rows_are_whole_episodes(tmp_path):
     changes = (np.diff(store.arrays["action"][:140].reshape(7, 20, 3), axis=1) != 0).any(-1).mean()
     assert 0.1 < changes < 0.5, "actions are held for 2.5 steps on average, and the next is another with 2/3"
     again = FrameStore(tmp_path / "a", "image", 3, 1000)
-    assert (again.rows, again.lengths, again.rounds) == (store.rows, store.lengths, store.rounds)
+    assert (again.rows, again.lengths, again.tried) == (store.rows, store.lengths, store.tried)
     for name, array in store.arrays.items():
         assert np.array_equal(array, again.arrays[name])
 
@@ -144,14 +152,14 @@ def test_long_episodes_are_cut_and_short_ones_left_out(tmp_path):
 
 def test_chunks_follow_each_other_and_hold_whole_episodes(tmp_path):
     store = random_store(tmp_path)
-    chunks = list(memory_chunks(store, 2, 15, 0, 0))
+    chunks = list(memory_chunks(store.lengths, 2, 15, (0, 0)))
     assert len(chunks) == 4 and all(chunk.shape == (2, 16) for chunk in chunks)
     for before, after in zip(chunks[:-1], chunks[1:], strict=True):
         assert np.array_equal(before[:, -1], after[:, 0])
     stream = np.concatenate([chunks[0], *[chunk[:, 1:] for chunk in chunks[1:]]], 1)[0]
     steps = np.diff(stream)
     assert (steps[(stream[1:] % 20) != 0] == 1).all(), "within an episode rows follow each other"
-    other = list(memory_chunks(store, 2, 15, 0, 1))
+    other = list(memory_chunks(store.lengths, 2, 15, (0, 1)))
     assert not np.array_equal(chunks[0], other[0]), "another epoch has another order"
 
 
@@ -163,13 +171,36 @@ def test_what_cannot_be_trained(tmp_path, capsys):
     expect_sentence(capsys, main(words(tmp_path / "b", generations=0)), "generations", "0")
     expect_sentence(capsys, main(words(tmp_path / "c", memory_length=500)), "too few", "memory_length")
     expect_sentence(capsys, main(["evaluate", str(tmp_path / "c")]), "train first")
+    expect_sentence(capsys, main([*words(tmp_path / "c"), "--curiosity", "1"]), "curiosity", "environment")
     expect_sentence(capsys, main([*words(tmp_path / "d"), "--checkpoint", "3"]), "--checkpoint")
     with pytest.raises(ConfigError, match="memory_length"):
         WorldModelsConfig(memory_length=1)
 
 
-def test_commands_that_do_not_read_such_runs_say_so(whole, capsys):
-    expect_sentence(capsys, main(["dream", str(whole)]), "trained in stages", "reverie evaluate")
+def test_the_python_interface(whole, tmp_path, capsys):
+    learner = reverie.load(whole)
+    assert learner.source.name == "reverie/CatchPixels-v0"
+    action, state = learner.predict(np.zeros((64, 64, 3), np.uint8))
+    assert action in range(3) and learner.predict(np.zeros((64, 64, 3), np.uint8), state)[0] in range(3)
+    scores = learner.evaluate(episodes=3, seed=1).returns
+    learner.save(tmp_path / "saved")
+    again = reverie.load(tmp_path / "saved")
+    assert again.evaluate(episodes=3, seed=1).returns == scores
+    with pytest.raises(ConfigError, match="without its frames"):
+        again.learn()
+    for context in (0, 2):
+        dream = again.dream_env(context=context, horizon=5)
+        check_env(dream, skip_render_check=True)
+    assert main(["dream", str(whole), "--length", "10", "--sequences", "2"]) == 0
+    assert (whole / "videos" / "dream.mp4").stat().st_size > 100
+    expect_sentence(capsys, main(["evaluate", str(whole), "--checkpoint", "3"]), "best or latest")
+    fresh = reverie.WorldModels("reverie/CatchPixels-v0", run=tmp_path / "run", vectorization="in-process", **TINY)
+    with pytest.raises(ConfigError, match="not learned yet"):
+        fresh.dream_env()
+    with pytest.raises(ConfigError, match="in stages"):
+        fresh.learn(100)
+    fresh.learn(progress=False)
+    assert fresh.evaluate(episodes=2).lengths == [19, 19]
 
 
 def test_another_configuration_is_another_run(whole, capsys):
@@ -182,18 +213,19 @@ IMAGE = (ObservationPart("image", "image", (64, 64, 3)),)
 @pytest.mark.parametrize(
     ("preset", "values", "actions", "model", "controller"),
     [
-        ("take-cover", {}, 1, 4_446_915 + 1_678_785, 1_088),
-        ("paper", {"latent": 32, "memory_units": 256, "controller_reads": "z"}, 3, None, 99),
-        ("paper", {"latent": 32, "memory_units": 256, "controller_reads": "z", "controller": "hidden"}, 3, None, 1_443),
-        ("paper", {"latent": 32, "memory_units": 256}, 3, None, 867),
+        ("take-cover", {}, 1, (4_446_915, 1_678_785), 1_088),
+        ("car-racing", {"controller_reads": "z"}, 3, None, 99),
+        ("car-racing", {"controller_reads": "z", "controller": "hidden"}, 3, None, 1_443),
+        ("car-racing", {}, 3, (4_348_547, 422_368), 867),
     ],
 )
 def test_the_papers_sizes(preset, values, actions, model, controller):
     config = make_config("world-models", values, preset)
     built = config.build(Interface(IMAGE, (ActionPart("action", "continuous", actions),)))
-    assert config.build_controller(built.features, actions).count == controller
+    assert built.controller.count == controller
+    parts = (built.world_model.vision, built.world_model.memory)
     if model:
-        assert sum(parameter.numel() for parameter in built.parameters()) == model
+        assert tuple(sum(parameter.numel() for parameter in part.parameters()) for part in parts) == model
 
 
 @pytest.mark.parametrize("options", [{}, {"random_memory": None}])
@@ -203,19 +235,6 @@ def test_evolution_in_the_real_environment(tmp_path, capsys, options):
     assert "in the environment" in capsys.readouterr().out
     memory = read_tensors(tmp_path / "run" / "memory.safetensors")
     assert int(memory["updates"]) == (0 if options else 6)
-
-
-def test_real_returns_are_those_of_the_candidates(whole):
-    agent, source = load_world_models(whole)
-    count = agent.controller.count
-    candidates = np.zeros((3, count))
-    candidates[:, :3] = np.eye(3) * 5  # biases: always left, always stay, always right
-    with make_pool(source, 4, 3, "in-process") as pool:
-        returns = real_returns(pool, agent.model, agent.controller, candidates, 30, 0, lambda: False)
-    # A paddle that does not move catches the balls of one column in four: five balls, +1 or -1 each.
-    assert np.abs(returns + 2.5).max() < 1.4  # standard error 0.35
-    with make_pool(source, 4, 3, "in-process") as pool:
-        assert real_returns(pool, agent.model, agent.controller, candidates, 2, 0, lambda: True) is None
 
 
 def test_a_random_memory_cannot_dream():
@@ -228,3 +247,70 @@ def test_a_disk_without_space_ends_with_a_sentence(tmp_path, monkeypatch, capsys
     expect_sentence(capsys, main(words(tmp_path / "run")), "MB left", "repeat the command")
     monkeypatch.undo()
     assert main(words(tmp_path / "run")) == 0
+
+
+def test_iterations_go_on_with_all_frames(tmp_path, monkeypatch):
+    options = {"iterations": 2, "generations": 2, "memory_updates": 3, "collect_episodes": 5}
+    whole = tmp_path / "whole"
+    assert main([*words(whole, **options), "--action-head"]) == 0
+    lengths = json.loads((whole / "frames" / "progress.json").read_text())["lengths"]
+    assert lengths == [20] * 10
+    memory = read_tensors(whole / "memory.safetensors")
+    assert int(memory["updates"]) == 6 and "module.action_output.weight" in memory
+    assert int(read_tensors(whole / "vision.safetensors")["updates"]) == 100 // 20 + 200 // 20
+    assert np.load(whole / "latents_1.npy").shape == (2, 200, 3) and not (whole / "latents.npy").exists()
+    scores = json.loads((whole / "scores.json").read_text())
+    assert [score["generation"] for score in scores] == [2, 4]
+    assert reverie.load(whole).agent.first_latents.shape == (2, 5, 3)
+    # The same, interrupted in the second collection and again in the second training of M.
+    real, calls = learning.Training.step, []
+
+    def interrupted(*arguments, **more):
+        calls.append(1)
+        if len(calls) == 5 + 3 + 10 + 1:
+            signal.raise_signal(signal.SIGINT)
+        return real(*arguments, **more)
+
+    monkeypatch.setattr(learning.Training, "step", interrupted)
+    run = tmp_path / "run"
+    assert main([*words(run, **options), "--action-head"]) == 130
+    assert main([*words(run, **options), "--action-head"]) == 0
+    for name in ("vision", "memory", "controller"):
+        first, second = (read_tensors(folder / f"{name}.safetensors") for folder in (whole, run))
+        assert [key for key in first if not torch.equal(first[key], second[key])] == [], name
+
+
+def test_variants_share_stages(whole, tmp_path, capsys):
+    variant = tmp_path / "variant"
+    line = [word for word in words(variant, temperature=0.5) if word != "--quiet"]
+    assert main([*line, "--reuse", str(whole)]) == 0
+    assert "frames, V, M" in capsys.readouterr().out
+    for name in ("vision.safetensors", "memory.safetensors", "frames/0_image.npy", "latents.npy"):
+        assert (variant / name).read_bytes() == (whole / name).read_bytes(), name
+    assert main([*words(tmp_path / "other", memory_units=9), "--reuse", str(whole)]) == 0
+    memory = read_tensors(tmp_path / "other" / "memory.safetensors")
+    assert memory["module.recurrent_weight"].shape == (36, 9)
+    wrong = [*words(tmp_path / "wrong", collect_episodes=8), "--reuse", str(whole)]
+    expect_sentence(capsys, main(wrong), "collect_episodes", "frames")
+    wrong = [*words(tmp_path / "none"), "--reuse", str(tmp_path)]
+    expect_sentence(capsys, main(wrong), "holds no run of world-models")
+    wrong = [*words(tmp_path / "twice", iterations=2), "--reuse", str(whole)]
+    expect_sentence(capsys, main(wrong), "iterations")
+
+
+def test_the_papers_tasks_bring_their_recipes(tmp_path, capsys, monkeypatch):
+    seen = []
+    monkeypatch.setattr(world_models.WorldModelsTraining, "run", lambda self: seen.append(self) or False)
+    for name, (environment, preset) in RECIPES.items():
+        run = tmp_path / preset / name.replace("/", "_")
+        assert main(["train", "world-models", "--env", name, "--run", str(run), "--quiet"]) == 130
+        assert f"--env {environment} --preset {preset}" in capsys.readouterr().out
+        assert seen[-1].source.name == environment
+        assert seen[-1].config == make_config("world-models", {}, preset)
+
+
+def test_bfloat16_learns_as_float32_does(tmp_path, capsys):
+    assert main(words(tmp_path / "run", precision="bfloat16")) == 0
+    for name in ("vision", "memory"):
+        tensors = read_tensors(tmp_path / "run" / f"{name}.safetensors")
+        assert all(value.dtype != torch.bfloat16 for value in tensors.values()), name

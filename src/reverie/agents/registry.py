@@ -66,6 +66,11 @@ def presets(name: str) -> dict[str, dict[str, Any]]:
     return importlib.import_module(config_class(name).__module__).PRESETS
 
 
+def recipes(name: str) -> dict[str, tuple[str, str]]:
+    """Environments of the agent's paper: name -> the environment as the paper saw it, and the preset for it."""
+    return getattr(importlib.import_module(config_class(name).__module__), "RECIPES", {})
+
+
 def preset_values(name: str, preset: str) -> dict[str, Any]:
     """The values of one preset.
 

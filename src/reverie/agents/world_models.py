@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from reverie.behaviors.controllers import Controller, HiddenController, LinearController
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from reverie.behaviors.controllers import Controller, HiddenController, LinearController, flat_actions
 from reverie.errors import ConfigError
-from reverie.models.vision_memory import VisionMemory
+from reverie.models.vision_memory import MemoryState, VisionMemory
 from reverie.nn.mdn_rnn import MixtureRNN
 from reverie.nn.vae import IMAGE, ConvVAE
 from reverie.spaces import Interface
+from reverie.tensor_files import load_tensors
+
+MOST_STARTS = 1000
+"""Episodes whose first frames begin dreams (released code of World Models)."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
@@ -19,6 +29,17 @@ PRESETS: dict[str, dict[str, Any]] = {
         "controller_reads": "zch",
         "controller_bias": False,
         "shortest_episode": 101,
+    },
+    "car-racing": {
+        "latent": 32,
+        "memory_units": 256,
+        "living_reward": 0.0,
+        "end_head": False,
+        "collect_steps": 1000,
+        "collect_policy": "wandering",
+        "memory_updates": 4000,
+        "memory_length": 999,
+        "evolve_in": "environment",
     },
     "quick": {
         "latent": 16,
@@ -38,7 +59,17 @@ PRESETS: dict[str, dict[str, Any]] = {
         "evaluation_episodes": 50,
     },
 }
-"""`take-cover` is the paper's agent in every number. `quick` is ours: small tasks with simple pictures on a CPU."""
+"""`take-cover` and `car-racing` are the paper's agents in every number; `quick` is ours: small tasks with simple
+pictures on a CPU."""
+
+RECIPES = {
+    "reverie/TakeCover-v0": ("reverie/TakeCover-v0", "take-cover"),
+    "VizdoomTakeCover-v1": ("reverie/TakeCover-v0", "take-cover"),
+    "reverie/WorldModelsCarRacing-v0": ("reverie/WorldModelsCarRacing-v0", "car-racing"),
+    "CarRacing-v3": ("reverie/WorldModelsCarRacing-v0", "car-racing"),
+    "reverie/CarRacing-v0": ("reverie/WorldModelsCarRacing-v0", "car-racing"),
+}
+"""The paper's two tasks by the names that people know them by: the environment as the paper saw it, and the preset."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +85,10 @@ class WorldModelsConfig:
     mixtures: int = 5
     """Gaussians of each latent (appendix, "MDN-RNN")."""
     living_reward: float | None = None
-    """Reward of every dreamed step where living is all that counts; by default M learns the reward (Take Cover: 1)."""
+    """Reward of every dreamed step where living is all that counts; by default M learns the reward. 1 in Take Cover,
+    0 in CarRacing, where C does not evolve in dreams (appendix, "Evolution Strategies")."""
+    end_head: bool = True
+    """M predicts the ends of episodes and reads where they begin (appendix, "MDN-RNN"); not so in CarRacing."""
     controller: Literal["linear", "hidden"] = "linear"
     """C: one layer, or a hidden layer of 40 (section "V Model only")."""
     controller_bias: bool = True
@@ -67,8 +101,11 @@ class WorldModelsConfig:
     """Longest episode that is collected, in steps (released code; 1000 in CarRacing)."""
     shortest_episode: int = 2
     """Shorter episodes are thrown away; 101 in the released code for Take Cover."""
+    collect_policy: Literal["held", "wandering"] = "held"
+    """Random play: a uniform action held for 1 to `hold` steps (released code for Take Cover), or one that wanders
+    around zero (ours, after what the random controllers of the released code do in CarRacing)."""
     hold: int = 10
-    """A random action is held for 1 to this many steps (released code for Take Cover)."""
+    """Longest time that an action is held, or correlation time of one that wanders, in steps (released code)."""
     vision_epochs: int = 1
     """Passes over all frames (appendix; the released code has 10)."""
     vision_batch: int = 100
@@ -97,6 +134,12 @@ class WorldModelsConfig:
     """Where candidates are tried: in M's dream (Take Cover) or in the real environment (CarRacing)."""
     random_memory: bool = False
     """Leave M as it was drawn at random, as a control (Tallec et al., 2019); evolve in the environment then."""
+    iterations: int = 1
+    """How often to collect, learn and evolve; from the second time on C collects (section "Iterative Training")."""
+    action_head: bool = False
+    """M also predicts the next action (section "Iterative Training"; there is no released code)."""
+    curiosity: float = 0.0
+    """Reward of M's surprise, in nats a latent, where C evolves in the environment (section "Iterative Training")."""
     temperature: float = 1.15
     """Of the dream in which C evolves (section "Cheating the World Model", best row of the table)."""
     dream_horizon: int = 2100
@@ -108,8 +151,11 @@ class WorldModelsConfig:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if isinstance(value, int | float) and not isinstance(value, bool) and not value > 0:
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if number and not (value > 0 or (name in ("curiosity", "living_reward") and value == 0)):
                 raise ConfigError(f"{name} must be greater than zero, got {value}")
+        if self.curiosity and self.evolve_in == "dream":
+            raise ConfigError("nothing in a dream surprises M; give evolve_in environment with curiosity")
         if self.random_memory and self.evolve_in == "dream":
             raise ConfigError("a random memory has nothing to dream; give evolve_in environment with random_memory")
         if self.memory_length < 2 or self.population < 4:
@@ -118,8 +164,8 @@ class WorldModelsConfig:
                 f"{self.population}"
             )
 
-    def build(self, interface: Interface) -> VisionMemory:
-        """V and M for an environment that shows one 64x64 colour image; M also predicts ends, and rewards.
+    def build(self, interface: Interface) -> WorldModelsAgent:
+        """V, M and C for an environment that shows one 64x64 colour image.
 
         Raises:
             ConfigError: the environment shows anything else.
@@ -135,14 +181,105 @@ class WorldModelsConfig:
             interface.action_width,
             self.memory_units,
             self.mixtures,
-            restart_input=True,
-            restart_head=True,
+            restart_input=self.end_head,
+            restart_head=self.end_head,
             reward_head=self.living_reward is None,
+            action_head=self.action_head,
         )
-        return VisionMemory(ConvVAE(self.latent), memory, shown[0][0], self.living_reward, self.controller_reads)
-
-    def build_controller(self, features: int, actions: int) -> Controller:
-        """C for F features and A entries of the flat action."""
+        model = VisionMemory(ConvVAE(self.latent), memory, shown[0][0], self.living_reward, self.controller_reads)
+        actions = interface.action_width
+        controller: Controller = HiddenController(model.features, actions)
         if self.controller == "linear":
-            return LinearController(features, actions, self.controller_bias)
-        return HiddenController(features, actions)
+            controller = LinearController(model.features, actions, self.controller_bias)
+        return WorldModelsAgent(model, controller, interface, min(MOST_STARTS, self.collect_episodes))
+
+
+@dataclass
+class RememberedState:
+    """What the agent carries between decisions: latents and M's state, and the action taken, [E, ...]."""
+
+    latent: MemoryState
+    action: Tensor
+
+
+class WorldModelsAgent(nn.Module):
+    """V sees, M remembers, C acts.
+
+    Args:
+        world_model: V and M.
+        controller: C.
+        interface: observations and actions.
+        starts: N, number of first frames whose latents are kept, so that dreams can begin in them.
+
+    Attributes:
+        parameters_of_controller: [n].
+        first_latents: mean and log-variance of the latents of the first frames of episodes, [2, N, Z].
+    """
+
+    parameters_of_controller: Tensor
+    first_latents: Tensor
+
+    def __init__(self, world_model: VisionMemory, controller: Controller, interface: Interface, starts: int) -> None:
+        super().__init__()
+        self.world_model, self.controller, self.interface = world_model, controller, interface
+        self.register_buffer("parameters_of_controller", torch.zeros(controller.count))
+        self.register_buffer("first_latents", torch.zeros(2, starts, world_model.vision.latent))
+
+    @property
+    def device(self) -> torch.device:
+        """Where V and M are."""
+        return self.first_latents.device
+
+    def first_states(self, count: int, generator: np.random.Generator) -> MemoryState:
+        """States at the beginning of episodes, with latents drawn anew.
+
+        Args:
+            count: N, at most as many as are kept.
+            generator: draws.
+
+        Returns:
+            States [N, ...].
+        """
+        mean, log_variance = self.first_latents[:, :count]
+        noise = torch.from_numpy(generator.standard_normal(mean.shape, np.float32)).to(self.device)
+        return self.world_model.begin(mean + torch.exp(0.5 * log_variance) * noise)
+
+    @torch.no_grad()
+    def act(
+        self,
+        observation: Mapping[str, Tensor],
+        is_first: Tensor,
+        state: RememberedState | None = None,
+        deterministic: bool = False,
+    ) -> tuple[Tensor, RememberedState]:
+        """Chooses an action for every environment; with `deterministic`, latents are means instead of samples.
+
+        Args:
+            observation: image [E, 64, 64, 3] under its name.
+            is_first: where an episode begins, [E].
+            state: what the previous call returned.
+            deterministic: see above.
+
+        Returns:
+            Flat actions [E, A], and the state for the next call.
+        """
+        model = self.world_model
+        latent = model.encode(observation[model.name], deterministic)
+        memory = model.begin(latent)
+        if state is not None:
+            memory = model.remember(state.latent, state.action, latent).replace_where(is_first, memory)
+        action = self.control(memory)
+        return action, RememberedState(memory, action)
+
+    def control(self, state: MemoryState) -> Tensor:
+        """What C does in states [N, ...]: flat actions [N, A]."""
+        outputs = self.controller(self.parameters_of_controller[None], self.world_model.feature(state)[None])[0]
+        return flat_actions(outputs, self.interface.actions)
+
+    def load(self, path: Path) -> None:
+        """Reads the weights that `reverie.WorldModels.save` wrote.
+
+        Raises:
+            CheckpointError: the file is damaged, or its tensors are not those of this configuration.
+        """
+        load_tensors(self.state_dict(), path)

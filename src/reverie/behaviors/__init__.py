@@ -1,1 +1,1 @@
-"""What acts on a world model and learns from it."""
+"""What acts on a world model: learned, evolved or planned."""

@@ -8,6 +8,7 @@ of the released code.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from reverie.errors import ConfigError
+from reverie.spaces import ActionPart
 
 
 class Controller(Protocol):
@@ -127,3 +129,24 @@ def _check(parameters: Tensor, inputs: Tensor, count: int, features: int) -> Non
             f"the controller takes inputs [P, R, F] = [{parameters.shape[0]}, R, {features}], but got "
             f"{list(inputs.shape)}; give R rows of {features} features to each of the {parameters.shape[0]} candidates"
         )
+
+
+def flat_actions(outputs: Tensor, parts: Sequence[ActionPart]) -> Tensor:
+    """What a controller's outputs mean: continuous entries as they are, the largest of each discrete variable.
+
+    Args:
+        outputs: [..., A] in [-1, 1].
+        parts: action parts in their order.
+
+    Returns:
+        Flat actions float32 [..., A].
+    """
+    pieces, offset = [], 0
+    for part in parts:
+        for width in (part.size,) if part.kind == "continuous" else part.classes:
+            piece = outputs[..., offset : offset + width]
+            if part.kind == "discrete":
+                piece = torch.nn.functional.one_hot(piece.argmax(-1), width)
+            pieces.append(piece.float())
+            offset += width
+    return torch.cat(pieces, -1)

@@ -58,18 +58,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _play(options: EvaluateOptions, progress: Callable[[int], None]) -> Evaluation:
-    """Plays the episodes with whatever kind of agent the folder holds."""
     import reverie
-    from reverie.agents.registry import PIPELINES
-    from reverie.training.evaluation import evaluate
-    from reverie.training.files import read_json
-    from reverie.training.pipeline.world_models import load_world_models
-    from reverie.training.run_folder import CONFIG_FILE
 
-    config = options.path / CONFIG_FILE
-    described = read_json(config) if config.is_file() else {}
-    if isinstance(described, dict) and described.get("agent") in PIPELINES:
-        agent, source = load_world_models(options.path, options.device)
-        return evaluate(agent, source, options.episodes, options.seed, options.deterministic, progress=progress)
     learner = reverie.load(options.path, checkpoint=options.checkpoint, device=options.device)
     return learner.evaluate(options.episodes, deterministic=options.deterministic, seed=options.seed, progress=progress)

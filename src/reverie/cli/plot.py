@@ -20,10 +20,12 @@ class PlotOptions:
     """Run folders, or folders that hold run folders at any depth."""
     output: Path = Path("learning_curves.png")
     """Name of the picture."""
-    x: Literal["env_steps", "frames", "updates"] = "env_steps"
-    """What the horizontal axis counts."""
+    x: Literal["env_steps", "frames", "updates"] | None = None
+    """What the horizontal axis counts; env_steps if not given, or frames with published scores."""
     metric: str = "episode/return"
     """Metric to draw; the names are in docs/metrics.md."""
+    published: Literal["none", "same", "agents", "all"] = "none"
+    """Draw published scores too: those of the same agents, of all agents of the library, or also of baselines."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -34,7 +36,9 @@ def main(arguments: Sequence[str]) -> int:
 
     if not options.runs:
         raise ConfigError("plot needs at least one run folder: reverie plot runs/*")
-    for empty in plot_learning_curves(list(options.runs), options.output, x=options.x, metric=options.metric):
+    x = options.x or ("env_steps" if options.published == "none" else "frames")
+    runs, published = list(options.runs), options.published
+    for empty in plot_learning_curves(runs, options.output, x=x, metric=options.metric, published=published):
         print(f"left out: {empty} has no values of {options.metric} yet")
     print(options.output)
     return 0

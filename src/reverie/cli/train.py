@@ -31,7 +31,8 @@ class EnvironmentOptions:
     run: Path | None = None
     """Run folder; runs/<env>/<agent>/<seed> by default. The same command with the same folder resumes."""
     preset: str = "paper"
-    """Defaults of the agent's options: paper, quick for small tasks on a CPU in minutes, or another of the agent."""
+    """Defaults of the agent's options: paper, or quick for small tasks on a CPU in minutes, or others that the agent's
+    page names."""
     checkpoint: str | None = None
     """Go on from this checkpoint of the run instead of its newest."""
     quiet: bool = False
@@ -49,7 +50,9 @@ def main(arguments: Sequence[str]) -> int:
         raise ConfigError(f"train needs an agent first: reverie train {next(iter(AGENTS))} --env CartPole-v1")
     agent = arguments[0]
     cls = config_class(agent)
-    preset, words = _take_preset(arguments[1:])
+    preset, words = _take_option("--preset", arguments[1:])
+    if preset is None:
+        preset, words = _recipe(agent, words)
     defaults = cls(**preset_values(agent, preset))
     if agent in PIPELINES:
         from reverie.training.pipeline.world_models import PipelineSettings
@@ -70,15 +73,27 @@ def _usage(agents: list[str]) -> str:
     )
 
 
-def _take_preset(arguments: Sequence[str]) -> tuple[str, list[str]]:
-    """Finds `--preset NAME`, because it changes the defaults that all other options are read with."""
+def _take_option(name: str, arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Finds `NAME VALUE` among the words; returns the value, or None, and the other words."""
     words = list(arguments)
     for index, word in enumerate(words):
-        if word.startswith("--preset="):
+        if word.startswith(f"{name}="):
             return word.partition("=")[2], words[:index] + words[index + 1 :]
-        if word == "--preset" and index + 1 < len(words):
+        if word == name and index + 1 < len(words):
             return words[index + 1], words[:index] + words[index + 2 :]
-    return "paper", words
+    return None, words
+
+
+def _recipe(agent: str, words: list[str]) -> tuple[str, list[str]]:
+    """The preset where none was asked for, and the words; the tasks of an agent's paper bring their own."""
+    from reverie.agents.registry import recipes
+
+    environment, others = _take_option("--env", words)
+    recipe = recipes(agent).get(environment or "")
+    if recipe is None:
+        return "paper", words
+    print(f"recipe            {environment} as in the paper: --env {recipe[0]} --preset {recipe[1]}")
+    return recipe[1], ["--env", recipe[0], *others]
 
 
 def _options(config: type[Any], defaults: Any, settings: type[Any]) -> type[Any]:

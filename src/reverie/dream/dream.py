@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Generic
+from collections.abc import Mapping
+from typing import Any, Generic, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from reverie.agents.imagination_agent import ImaginationAgent
 from reverie.envs import EnvironmentPool, EnvironmentSource, Vectorization, make_pool
 from reverie.errors import ConfigError
 from reverie.models.dream_model import DreamModel, State
-from reverie.models.rssm import LatentState
 
 MOST_ENVIRONMENTS = 16
 """Real environments that are played at once to find starts."""
@@ -107,19 +106,32 @@ class Dream(Generic[State]):
         return self.world_model.feature(self.state).float()
 
 
+class Watcher(Protocol):
+    """An agent whose `act` returns what it carries on, with the state of the world model as `latent`."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where its networks are."""
+        ...
+
+    def act(self, observation: Mapping[str, Tensor], is_first: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Flat actions [E, A] for observations [E, ...], and what to pass as `state` next time."""
+        ...
+
+
 @torch.no_grad()
 def collect_starts(
-    agent: ImaginationAgent,
+    agent: Watcher,
     source: EnvironmentSource,
     count: int,
     context: int,
     seed: int,
     vectorization: Vectorization = "auto",
-) -> LatentState:
+) -> Any:
     """States of the world model after the first real steps of episodes, from which dreams can begin.
 
     Args:
-        agent: observes and acts, with samples.
+        agent: observes and acts, with samples; an `ImaginationAgent` or a `WorldModelsAgent`.
         source: the real environment.
         count: N, number of starts.
         context: observations of each episode that the model sees; 1 is the first alone.
@@ -136,7 +148,7 @@ def collect_starts(
         raise ConfigError(f"starts and context must be at least 1, got {count} and {context}")
     devices = [agent.device] if agent.device.type == "cuda" else []
     lanes = 1 if source.kind == "object" else min(count, MOST_ENVIRONMENTS)
-    found: list[LatentState] = []
+    found: list[Any] = []
     with torch.random.fork_rng(devices), make_pool(source, lanes, seed, vectorization) as pool:
         torch.manual_seed(seed)
         for number in range(count + 10):
@@ -151,15 +163,16 @@ def collect_starts(
     return type(found[0]).join(found).select(torch.arange(min(count, sum(state.count for state in found))))
 
 
-def _begin_episodes(agent: ImaginationAgent, pool: EnvironmentPool, number: int, context: int) -> LatentState:
+def _begin_episodes(agent: Watcher, pool: EnvironmentPool, number: int, context: int) -> Any:
     """The states after `context` observations of episode `number` in every environment where it goes on after them."""
     steps = pool.start_new_episodes(np.full(pool.num_envs, number))
-    state = agent.initial_state(pool.num_envs)
+    state = None
     goes_on = np.ones(pool.num_envs, np.bool_)
-    for step in range(context):
-        if step:
+    for _ in range(context):
+        if state is not None:
             steps = pool.step(state.action.float().cpu().numpy())
         goes_on &= ~steps.is_last
         observation = {name: torch.from_numpy(value).to(agent.device) for name, value in steps.observation.items()}
         _, state = agent.act(observation, torch.from_numpy(steps.is_first).to(agent.device), state)
+    assert state is not None
     return state.latent.select(torch.from_numpy(np.flatnonzero(goes_on)).to(agent.device))

@@ -10,33 +10,11 @@ import torch
 from torch import Tensor
 
 from reverie.agents.imagination_agent import ImaginationAgent, PolicyState
-from reverie.behaviors.controllers import Controller
+from reverie.behaviors.controllers import Controller, flat_actions
 from reverie.behaviors.evolution import Evolution
 from reverie.dream.dream import Dream
 from reverie.errors import ConfigError
-from reverie.models.vision_memory import MemoryState, VisionMemory
 from reverie.spaces import ActionPart
-
-
-def flat_actions(outputs: Tensor, parts: Sequence[ActionPart]) -> Tensor:
-    """What a controller's outputs mean: continuous entries as they are, the largest of each discrete variable.
-
-    Args:
-        outputs: [..., A] in [-1, 1].
-        parts: action parts in their order.
-
-    Returns:
-        Flat actions float32 [..., A].
-    """
-    pieces, offset = [], 0
-    for part in parts:
-        for width in (part.size,) if part.kind == "continuous" else part.classes:
-            piece = outputs[..., offset : offset + width]
-            if part.kind == "discrete":
-                piece = torch.nn.functional.one_hot(piece.argmax(-1), width)
-            pieces.append(piece.float())
-            offset += width
-    return torch.cat(pieces, -1)
 
 
 @torch.no_grad()
@@ -48,7 +26,7 @@ def dreamed_returns(
     rollouts: int,
     horizon: int,
 ) -> np.ndarray:
-    """Mean dreamed return of every candidate; all P x R rollouts are one batch, which finished ones leave.
+    """Dreamed returns of every candidate; all P x R rollouts are one batch, which finished ones leave.
 
     Rollout r of all candidates begins in the same start, so that luck with starts is shared.
 
@@ -61,25 +39,26 @@ def dreamed_returns(
         horizon: steps after which a rollout is cut off.
 
     Returns:
-        Undiscounted returns, float64 [P].
+        Undiscounted returns, float64 [P, R].
     """
     population = parameters.shape[0]
     starts = dream.random.integers(dream.starts.count, size=rollouts)
     dream.begin_at(np.tile(starts, population))
     candidate = np.arange(population).repeat(rollouts)
-    totals = np.zeros(population)
+    totals = np.zeros(population * rollouts)
+    running = np.arange(population * rollouts)
     device = dream.starts.device
     for _ in range(horizon):
         own = parameters[torch.from_numpy(candidate).to(device)]
         outputs = controller(own, dream.features().unsqueeze(1))[:, 0]
         reward, ended, _ = dream.step(flat_actions(outputs, parts).cpu().numpy())
-        np.add.at(totals, candidate, reward.astype(np.float64))
+        totals[running] += reward
         if ended.any():
-            candidate = candidate[~ended]
-            if not len(candidate):
+            candidate, running = candidate[~ended], running[~ended]
+            if not len(running):
                 break
             dream.keep(~ended)
-    return totals / rollouts
+    return totals.reshape(population, rollouts)
 
 
 @dataclass
@@ -130,7 +109,7 @@ def evolve(
     for _ in range(generations):
         candidates = evolution.ask()
         parameters = torch.from_numpy(candidates).to(dream.starts.device, torch.float32)
-        returns = dreamed_returns(dream, controller, parameters, parts, rollouts, horizon)
+        returns = dreamed_returns(dream, controller, parameters, parts, rollouts, horizon).mean(1)
         evolution.tell(candidates, returns)
         history.append(Generation(evolution.generation, float(returns.max()), float(returns.mean())))
         if progress:
@@ -169,51 +148,3 @@ class ControlledAgent:
         outputs = self.controller(self.parameters, latent.feature.float().unsqueeze(0))[0]
         action = flat_actions(outputs, self.agent.interface.actions)
         return action, PolicyState(latent, action)
-
-
-@dataclass
-class RememberedState:
-    """What a `RememberingAgent` carries between decisions: the state of M, and the action taken in it, [E, ...]."""
-
-    memory: MemoryState
-    action: Tensor
-
-
-class RememberingAgent:
-    """World Models' agent in the real environment: V sees, M remembers, C acts.
-
-    Args:
-        model: V and M.
-        controller: C.
-        parameters: of C, float64 [n].
-        parts: action parts of the environment.
-    """
-
-    def __init__(
-        self, model: VisionMemory, controller: Controller, parameters: np.ndarray, parts: Sequence[ActionPart]
-    ) -> None:
-        self.model, self.controller, self.parts = model, controller, parts
-        self.parameters = torch.from_numpy(parameters).to(self.device, torch.float32).unsqueeze(0)
-
-    @property
-    def device(self) -> torch.device:
-        """Where V and M are."""
-        return next(self.model.parameters()).device
-
-    @torch.no_grad()
-    def act(
-        self,
-        observation: Mapping[str, Tensor],
-        is_first: Tensor,
-        state: RememberedState | None = None,
-        deterministic: bool = False,
-    ) -> tuple[Tensor, RememberedState]:
-        """Chooses an action for every environment; with `deterministic`, latents are means instead of samples."""
-        model = self.model
-        latent = model.encode(observation[model.name], deterministic)
-        memory = model.begin(latent)
-        if state is not None:
-            memory = model.remember(state.memory, state.action, latent).replace_where(is_first, memory)
-        outputs = self.controller(self.parameters, model.feature(memory).unsqueeze(0))[0]
-        action = flat_actions(outputs, self.parts)
-        return action, RememberedState(memory, action)

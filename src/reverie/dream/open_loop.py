@@ -23,6 +23,7 @@ from reverie.dream.pictures import (
     write_mp4,
 )
 from reverie.errors import ReverieError
+from reverie.models.vision_memory import VisionMemory
 
 
 @dataclass
@@ -101,6 +102,39 @@ def predict_open_loop(
         {name: _as_shown(value, truth[name].dtype) for name, value in prediction.items()},
         (sequences["reward"], model.predict_reward(feature).cpu().numpy()),
         (1.0 - sequences["is_terminal"], going_on.cpu().numpy()),
+        context,
+    )
+
+
+@torch.no_grad()
+def remember_open_loop(model: VisionMemory, sequences: dict[str, np.ndarray], context: int | None = None) -> OpenLoop:
+    """The same for V and M of World Models: V draws what it saw of the first steps, then M goes on alone.
+
+    Args:
+        model: V and M.
+        sequences: rows that begin with an episode, name -> [B, T, ...].
+        context: observed steps; half of the sequence by default.
+    """
+    device = next(model.parameters()).device
+    frames, actions = (torch.from_numpy(sequences[name]).to(device) for name in (model.name, "action"))
+    steps = frames.shape[1]
+    context = context or max(1, steps // 2)
+    state = model.begin(model.encode(frames[:, 0], most_likely=True))
+    drawn = [model.draw(state)[model.name]]
+    rewards, going_on = [torch.zeros(len(frames), device=device)], [torch.ones(len(frames), device=device)]
+    for step in range(1, steps):
+        dreamed, reward, survival = model.dream(state, actions[:, step - 1])
+        if step < context:
+            dreamed = model.remember(state, actions[:, step - 1], model.encode(frames[:, step], most_likely=True))
+        state = dreamed
+        drawn.append(model.draw(state)[model.name])
+        rewards.append(reward)
+        going_on.append(survival)
+    return OpenLoop(
+        {model.name: sequences[model.name]},
+        {model.name: torch.stack(drawn, 1).cpu().numpy()},
+        (sequences["reward"], torch.stack(rewards, 1).cpu().numpy()),
+        (1.0 - sequences["is_terminal"], torch.stack(going_on, 1).cpu().numpy()),
         context,
     )
 

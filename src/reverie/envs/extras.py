@@ -45,12 +45,12 @@ _MUJOCO_TASKS = (
 EXTRAS = (
     Extra(
         "box2d",
-        r"(reverie/CarRacing|CarRacing|LunarLander|LunarLanderContinuous|BipedalWalker|BipedalWalkerHardcore)-",
+        r"(reverie/CarRacing|reverie/WorldModelsCarRacing|CarRacing|LunarLander|LunarLanderContinuous|BipedalWalker|BipedalWalkerHardcore)-",
         "Box2D",
     ),
     Extra("mujoco", rf"({_MUJOCO_TASKS})-", "mujoco"),
     Extra("atari", r"ALE/", "ale_py", "ale_py", "ALE/Pong-v5"),
-    Extra("dmc", r"dm_control/", "dm_control", "shimmy", "dm_control/walker-walk-v0"),
+    Extra("dmc", r"dmc/", "dm_control"),
     Extra("minigrid", r"(MiniGrid|BabyAI)-", "minigrid", "minigrid", "MiniGrid-MemoryS7-v0"),
     Extra("vizdoom", r"Viz[Dd]oom|reverie/TakeCover-", "vizdoom", "vizdoom.gymnasium_wrapper", "VizdoomTakeCover-v1"),
     Extra("bsuite", r"bsuite/", "bsuite", "shimmy", "bsuite/memory_len-v0"),

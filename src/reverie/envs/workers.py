@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,8 +33,9 @@ THREAD_LIMITS = {
     "LP_NUM_THREADS": "0",
 }
 PROGRAM = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
-    "from reverie.envs.workers import main; main(int(sys.argv[1]))"
+    "import importlib, json, sys; sys.path[:] = json.loads(sys.argv[2]); "
+    "module, _, name = sys.argv[3].partition(':'); "
+    "getattr(importlib.import_module(module), name)(int(sys.argv[1]))"
 )
 # How often a silent worker is looked at, in case its end went unnoticed because a child of its own holds the socket.
 LOOK_SECONDS = 1.0
@@ -70,15 +72,17 @@ class Worker:
     """Handle of one worker process.
 
     Args:
-        assignment: what the worker runs.
+        assignment: what the worker runs; the first message that its program gets.
         timeout: seconds after which a worker that does not answer counts as dead, or None.
+        program: `module:function`, called with the descriptor of the worker's end; see `serve`.
 
     Attributes:
         deaths: deaths since the worker last completed a step; kept by the pool.
     """
 
-    def __init__(self, assignment: Assignment, timeout: float | None) -> None:
+    def __init__(self, assignment: Any, timeout: float | None, program: str = "reverie.envs.workers:main") -> None:
         self.assignment = assignment
+        self._program = program
         self.deaths = 0
         self._timeout = timeout
         self._process: subprocess.Popen[bytes] | None = None
@@ -100,7 +104,7 @@ class Worker:
         search_path = [entry or os.getcwd() for entry in sys.path]
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, str(other.fileno()), json.dumps(search_path)],
+                [sys.executable, "-c", PROGRAM, str(other.fileno()), json.dumps(search_path), self._program],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(other.fileno(),),
                 env={**os.environ, **THREAD_LIMITS},
@@ -227,22 +231,33 @@ def main(descriptor: int) -> None:
     Args:
         descriptor: file descriptor of the worker's end of the socket pair.
     """
+    runners: list[EpisodeRunner] = []
+    try:
+        serve(descriptor, lambda request: _handle(request, runners))
+    finally:
+        for runner in runners:
+            runner.adapter.close()
+
+
+def serve(descriptor: int, handle: Callable[[Any], Any]) -> None:
+    """Answers requests until the connection closes.
+
+    Args:
+        descriptor: file descriptor of the worker's end of the socket pair.
+        handle: carries out a request and returns the answer; an error that it raises is sent to the other side.
+    """
     from multiprocessing.connection import Connection
 
     # The parent decides what an interrupt from the keyboard means, and ends its workers by closing the connection.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.set_inheritable(descriptor, False)
     connection = Connection(descriptor)
-    runners: list[EpisodeRunner] = []
     try:
         while True:
             number, request = connection.recv()
-            connection.send((number, _answer(request, runners)))
+            connection.send((number, _answer(request, handle)))
     except (EOFError, OSError):
         pass
-    finally:
-        for runner in runners:
-            runner.adapter.close()
 
 
 def _make_runners(assignment: Assignment, runners: list[EpisodeRunner]) -> Any:
@@ -265,10 +280,10 @@ def _handle(request: Assignment | str | list[Task | None], runners: list[Episode
     return moments
 
 
-def _answer(request: Any, runners: list[EpisodeRunner]) -> tuple[Any, ...]:
+def _answer(request: Any, handle: Callable[[Any], Any]) -> tuple[Any, ...]:
     """The result of a request, or the error that it raises."""
     try:
-        return "done", _handle(request, runners)
+        return "done", handle(request)
     except errors.ReverieError as error:
         return "error", type(error).__name__, str(error), traceback.format_exc()
     except Exception as error:  # noqa: BLE001 (whatever it is, the parent must hear of it)

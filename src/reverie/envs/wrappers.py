@@ -64,7 +64,8 @@ class RenderedObservation(gymnasium.ObservationWrapper[Any, Any, Any]):
     """Replaces the observation by the rendered frame.
 
     Args:
-        env: an environment made with `render_mode="rgb_array"`.
+        env: an environment made with `render_mode="rgb_array"`. If it has an attribute `render_size`, a tuple of height
+            and width, this is set to `size`, so that nothing needs resizing.
         size: height and width of the frame after resizing.
 
     Raises:
@@ -79,6 +80,9 @@ class RenderedObservation(gymnasium.ObservationWrapper[Any, Any, Any]):
                 f"render_mode={env.render_mode!r}: make it with render_mode='rgb_array', or pass an id or a function"
             )
         self.size = size
+        base: Any = env.unwrapped
+        if isinstance(getattr(base, "render_size", None), tuple):
+            base.render_size = size
         self.observation_space = gymnasium.spaces.Box(0, 255, (*size, 3), np.uint8)
 
     def observation(self, observation: Any) -> NDArray[np.uint8]:

@@ -12,6 +12,7 @@ from reverie.errors import ConfigError
 from reverie.models.dream_model import TensorState
 from reverie.nn.mdn_rnn import MixtureRNN, MixtureState
 from reverie.nn.vae import ConvVAE
+from reverie.ops.mixtures import mixture_log_probability
 
 Reads = Literal["z", "zh", "zch"]
 
@@ -88,15 +89,32 @@ class VisionMemory(nn.Module):
         return MemoryState(latent, state.hidden, state.cell, torch.ones_like(latent[:, 0], dtype=torch.bool))
 
     def remember(self, state: MemoryState, action: Tensor, latent: Tensor) -> MemoryState:
-        """The state at the next frame of a real episode.
+        """The state at the next frame of a real episode; M is left out where the controller does not read it.
 
         Args:
             state: [N, ...].
             action: that was taken in it, [N, A].
             latent: of the next frame, [N, Z].
         """
-        _, memory = self.memory.step(self._memory(state), state.latent, action, state.opens)
-        return MemoryState(latent, memory.hidden, memory.cell, torch.zeros_like(state.opens))
+        following = torch.zeros_like(state.opens)
+        if self.reads == "z":
+            return MemoryState(latent, state.hidden, state.cell, following)
+        memory = self.memory.advance(self._memory(state), state.latent, action, state.opens)
+        return MemoryState(latent, memory.hidden, memory.cell, following)
+
+    def surprise(self, state: MemoryState, action: Tensor, latent: Tensor) -> Tensor:
+        """M's loss on the latents that followed: negative log-density in nats, mean over dimensions.
+
+        Args:
+            state: [N, ...].
+            action: that was taken in it, [N, A].
+            latent: of the next frame, [N, Z].
+
+        Returns:
+            [N].
+        """
+        output, _ = self.memory.step(self._memory(state), state.latent, action, state.opens)
+        return -mixture_log_probability(latent, output.log_weights, output.means, output.log_deviations).mean(-1)
 
     def dream(
         self, state: MemoryState, action: Tensor, temperature: float = 1.0, most_likely: bool = False

@@ -64,7 +64,7 @@ class MixtureRNN(nn.Module):
     The LSTM has one bias vector, and 1 is added to its forget gate. Its outputs pass one linear layer, whose columns
     are the restart logit (if asked for), then for each latent dimension K weights, K means and K log-deviations.
     422,368 parameters in CarRacing (32, 3, 256), 1,678,785 in Take Cover (64, 1, 512, restart input and head).
-    Kernels are Glorot-uniform, biases zero; all computations are float32.
+    Kernels are Glorot-uniform, biases zero. Predictions are float32, also where autocast computes in bfloat16.
 
     The heads of reward and action belong to the iterative training of the paper, for which there is no released code;
     they are linear layers of their own.
@@ -131,8 +131,14 @@ class MixtureRNN(nn.Module):
         Returns:
             Predictions of what follows, and the state after the step.
         """
-        state = self._advance(state, self._join(latent, action, restart), restart)
+        state = self.advance(state, latent, action, restart)
         return self._predict(state.hidden), state
+
+    def advance(
+        self, state: MixtureState, latent: Tensor, action: Tensor, restart: Tensor | None = None
+    ) -> MixtureState:
+        """The state after one step, without predictions; see `step`."""
+        return self._advance(state, self._join(latent, action, restart), restart)
 
     def observe(
         self, latents: Tensor, actions: Tensor, restarts: Tensor | None, state: MixtureState
@@ -237,7 +243,7 @@ class MixtureRNN(nn.Module):
 
     def _predict(self, hidden: Tensor) -> MixtureOutput:
         """All heads: [..., D] -> predictions."""
-        columns = self.output(hidden)
+        columns = self.output(hidden).float()
         mixture = columns[..., self.restart_head :].unflatten(-1, (self.latent, 3 * self.mixtures))
         log_weights, means, log_deviations = mixture.chunk(3, -1)
         return MixtureOutput(
@@ -245,6 +251,6 @@ class MixtureRNN(nn.Module):
             means,
             log_deviations,
             restart_logit=columns[..., 0] if self.restart_head else None,
-            reward=None if self.reward_output is None else self.reward_output(hidden).squeeze(-1),
-            action=None if self.action_output is None else self.action_output(hidden),
+            reward=None if self.reward_output is None else self.reward_output(hidden).float().squeeze(-1),
+            action=None if self.action_output is None else self.action_output(hidden).float(),
         )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import math
 import textwrap
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +15,14 @@ import numpy as np
 from reverie.errors import ReverieError, RunFolderError
 from reverie.training.files import read_json, write_atomic
 from reverie.training.metrics import COUNTERS, METRICS_FILE, read_metrics, read_scores
+from reverie.training.published import (
+    Choice,
+    PublishedScore,
+    choose_scores,
+    frames_in_a_step,
+    refuse_without_scores,
+)
+from reverie.training.published_lines import draw_published, published_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,6 +37,7 @@ RETURN_METRIC = "episode/return"
 _GRID_POINTS = 200
 _PANEL_COLUMNS = 3
 _CAPTION_LETTERS_PER_INCH = 15
+_LEGEND_LINE_INCHES = 0.14
 _MAX_BYTES = 300_000
 
 
@@ -44,6 +53,7 @@ class RunCurve:
         y: metric values, float [P].
         score_x: counter values of the evaluations, float [Q].
         score_y: mean evaluation returns, float [Q].
+        frames_in_a_step: frames, as published scores count them, in one step of the environment.
     """
 
     task: str
@@ -53,6 +63,7 @@ class RunCurve:
     y: np.ndarray
     score_x: np.ndarray
     score_y: np.ndarray
+    frames_in_a_step: int = 1
 
 
 def plot_learning_curves(
@@ -61,6 +72,7 @@ def plot_learning_curves(
     x: AxisName = "env_steps",
     metric: str = RETURN_METRIC,
     smoothing: float = 0.05,
+    published: Choice = "none",
 ) -> list[Path]:
     """Draws the learning curves of runs: one panel a task, one colour an agent, the mean over its seeds.
 
@@ -69,25 +81,28 @@ def plot_learning_curves(
     `scores.json`, shown with the episode return only. Task, agent and seed come from `config.json`, else from the
     folder names `task/agent/seed`.
 
+    Published scores of a task are drawn with it: final scores as horizontal lines, curves over the same frames. Frames
+    then count as in the papers, so that one step of an Atari environment that skips frames itself is several frames.
+
     Args:
         runs: run folders, or folders that hold run folders at any depth.
         output: PNG file to write; its folder is made if missing.
         x: counter on the horizontal axis.
         metric: name of the metric in `metrics.jsonl`.
         smoothing: width of the centred moving average as a share of a run's length; 0 shows the values as they are.
+        published: which published scores to draw: `none`, those of the `same` agents, those of all `agents` of the
+            library, or `all`, with baselines and variants. They need `x="frames"` and the episode return.
 
     Returns:
         The run folders left out because they hold neither the metric nor evaluations yet.
 
     Raises:
         RunFolderError: a folder does not exist.
-        ReverieError: no run holds the metric or evaluations, or an argument is out of range.
+        ReverieError: no run holds the metric or evaluations, an argument is out of range, or there are no published
+            scores for any of the tasks.
         OSError: the picture cannot be written.
     """
-    if x not in _AXIS_LABELS or not 0 <= smoothing < 1:
-        raise ReverieError(
-            f"Expected x to be one of {list(_AXIS_LABELS)} and smoothing from 0 to below 1, got {x!r} and {smoothing}."
-        )
+    _check_arguments(x, metric, smoothing, published)
     curves, empty, names = [], [], set()
     for folder in (run for given in runs for run in _find_runs(Path(given))):
         curve, found = _read_run(folder, x, metric)
@@ -99,9 +114,31 @@ def plot_learning_curves(
     if not curves:
         known = f"they hold {sorted(names)}" if names else "they have not written metrics yet"
         raise ReverieError(f"None of the {len(runs)} runs has the metric {metric!r} or evaluations: {known}.")
+    if published != "none":
+        refuse_without_scores([curve.task for curve in curves], published, {curve.agent for curve in curves})
+        curves = [_in_published_frames(curve) for curve in curves]
     output.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(output, _draw(curves, x, metric, smoothing))
+    write_atomic(output, _draw(curves, x, metric, smoothing, published))
     return empty
+
+
+def _check_arguments(x: str, metric: str, smoothing: float, published: Choice) -> None:
+    """Refuses what cannot be drawn."""
+    if x not in _AXIS_LABELS or not 0 <= smoothing < 1:
+        raise ReverieError(
+            f"Expected x to be one of {list(_AXIS_LABELS)} and smoothing from 0 to below 1, got {x!r} and {smoothing}."
+        )
+    if published != "none" and (x, metric) != ("frames", RETURN_METRIC):
+        raise ReverieError(
+            f"Published scores are episode returns over frames, so they need x 'frames' and the metric "
+            f"{RETURN_METRIC!r}, got {x!r} and {metric!r}."
+        )
+
+
+def _in_published_frames(curve: RunCurve) -> RunCurve:
+    """The same run, with frames counted as the papers count them."""
+    factor = curve.frames_in_a_step
+    return replace(curve, x=curve.x * factor, score_x=curve.score_x * factor)
 
 
 def _find_runs(folder: Path) -> list[Path]:
@@ -119,11 +156,11 @@ def _read_run(folder: Path, x: str, metric: str) -> tuple[RunCurve, set[str]]:
     points = [(record[x], record[metric]) for record in records if x in record and metric in record]
     evaluations = read_scores(folder) if metric == RETURN_METRIC else []  # other metrics have another unit
     scores = [(entry[x], entry["mean"]) for entry in evaluations if x in entry and "mean" in entry]
-    task, agent, seed = _identity(folder)
+    task, agent, seed, step = _identity(folder)
     curve_x, curve_y = _columns(points)
     score_x, score_y = _columns(scores)
     names = {name for record in records for name in record} - {*COUNTERS, "seconds"}
-    return RunCurve(task, agent, seed, curve_x, curve_y, score_x, score_y), names
+    return RunCurve(task, agent, seed, curve_x, curve_y, score_x, score_y, step), names
 
 
 def _columns(points: list[tuple[float, float]]) -> tuple[np.ndarray, np.ndarray]:
@@ -134,15 +171,18 @@ def _columns(points: list[tuple[float, float]]) -> tuple[np.ndarray, np.ndarray]
     return array[:, 0], array[:, 1]
 
 
-def _identity(folder: Path) -> tuple[str, str, str]:
-    """Task, agent and seed of a run from `config.json`, each else from the folder names `task/agent/seed`."""
+def _identity(folder: Path) -> tuple[str, str, str, int]:
+    """Task, agent and seed from `config.json`, each else from the folder names, and the published frames a step."""
     resolved = folder.resolve()
     config: Any = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
     config = config if isinstance(config, dict) else {}
-    task = _name_in(config.get("environment")) or resolved.parent.parent.name
+    environment = config.get("environment")
+    task = _name_in(environment) or resolved.parent.parent.name
+    keywords = environment.get("kwargs") if isinstance(environment, dict) else None
     agent = _name_in(config.get("agent")) or resolved.parent.name
     seed = config.get("seed")
-    return task, agent, resolved.name if seed is None else str(seed)
+    step = frames_in_a_step(task, keywords if isinstance(keywords, dict) else {})
+    return task, agent, resolved.name if seed is None else str(seed), step
 
 
 def _name_in(value: Any) -> str:
@@ -152,30 +192,53 @@ def _name_in(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _draw(curves: list[RunCurve], x: str, metric: str, smoothing: float) -> bytes:
+def _draw(curves: list[RunCurve], x: str, metric: str, smoothing: float, published: Choice) -> bytes:
     """Draws all panels; returns a PNG file."""
     from matplotlib.figure import Figure
 
     tasks = sorted({curve.task for curve in curves})
     agents = sorted({curve.agent for curve in curves})
+    scores = {task: choose_scores(task, published, agents) for task in tasks}
+    others = sorted({score.agent for task in tasks for score in scores[task] if score.agent} - set(agents))
+    colours = {agent: f"C{index % 10}" for index, agent in enumerate(agents + others)}
     columns = min(len(tasks), _PANEL_COLUMNS)
     rows = math.ceil(len(tasks) / columns)
-    figure = Figure(figsize=(max(4.6 * columns, 6.0), 3.5 * rows + 0.4), dpi=120, layout="constrained")
+    width, height = (4.6, 3.5) if published == "none" else (5.6, 3.6 + _legend_inches(curves, scores))
+    figure = Figure(figsize=(max(width * columns, 6.0), height * rows + 0.4), dpi=120, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     for panel, axis in enumerate(axes.flat):
         if panel >= len(tasks):
             axis.set_axis_off()
             continue
-        for index, agent in enumerate(agents):
+        for agent in agents:
             group = [curve for curve in curves if (curve.task, curve.agent) == (tasks[panel], agent)]
             if group:
-                _draw_group(axis, agent, group, f"C{index % 10}", smoothing)
+                _draw_group(axis, agent, group, colours[agent], smoothing)
         _label_panel(axis, tasks[panel], x, metric)
-    caption = textwrap.fill(_caption(curves, smoothing), int(figure.get_figwidth() * _CAPTION_LETTERS_PER_INCH))
+        if published != "none":
+            own_end = max(_last_frame(curve) for curve in curves if curve.task == tasks[panel])
+            draw_published(axis, scores[tasks[panel]], colours, own_end)
+    caption = _caption(curves, smoothing) + ("" if published == "none" else "; dashed and dotted: published scores")
+    caption = textwrap.fill(caption, int(figure.get_figwidth() * _CAPTION_LETTERS_PER_INCH))
     figure.supxlabel(caption, fontsize=8, color="0.4")
     encoded = io.BytesIO()
     figure.savefig(encoded, format="png")
     return _shrunk(encoded.getvalue())
+
+
+def _last_frame(curve: RunCurve) -> float:
+    """The last counter value of a run's curve and evaluations."""
+    return float(max(np.concatenate([curve.x, curve.score_x])))
+
+
+def _legend_inches(curves: list[RunCurve], scores: Mapping[str, Sequence[PublishedScore]]) -> float:
+    """Height that the longest legend below a panel needs."""
+    lines = [
+        len({curve.agent for curve in curves if curve.task == task})
+        + sum(published_label(score).count("\n") + 1 for score in found)
+        for task, found in scores.items()
+    ]
+    return _LEGEND_LINE_INCHES * max(lines)
 
 
 def _label_panel(axis: Axes, task: str, x: str, metric: str) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 import reverie
-from reverie.agents.imagination_agent import ImaginationAgent
 from reverie.agents.registry import PIPELINES, make_config
 from reverie.errors import CheckpointError, ReverieError
 from reverie.spaces import Interface
@@ -22,7 +22,7 @@ from reverie.training.run_folder import CONFIG_FILE
 MODEL_FILE = "model.safetensors"
 
 
-def save_model(folder: Path, agent: ImaginationAgent, description: Mapping[str, Any]) -> None:
+def save_model(folder: Path, agent: nn.Module, description: Mapping[str, Any]) -> None:
     """Writes an agent so that `load_model` builds it again; an older one in the folder is replaced when complete.
 
     Args:
@@ -74,7 +74,7 @@ def _checkpoint_names(path: Path) -> list[str]:
     return sorted(entry.name for entry in (path / FOLDER).glob("*") if entry.name.isdigit())
 
 
-def load_model(path: Path, device: torch.device, checkpoint: str = "best") -> tuple[ImaginationAgent, dict[str, Any]]:
+def load_model(path: Path, device: torch.device, checkpoint: str = "best") -> tuple[Any, dict[str, Any]]:
     """Builds a saved agent and reads its weights; runs no code but the library's own.
 
     Args:
@@ -89,11 +89,11 @@ def load_model(path: Path, device: torch.device, checkpoint: str = "best") -> tu
         CheckpointError: files are missing, damaged, or do not fit each other.
     """
     config_file = path / CONFIG_FILE
-    if config_file.is_file() and _agent_of(config_file) in PIPELINES:
-        raise CheckpointError(
-            f"{path} holds a run of {_agent_of(config_file)!r}, which is trained in stages; play it with "
-            f"`reverie evaluate`, for nothing else reads it yet"
-        )
+    staged = config_file.is_file() and _agent_of(config_file) in PIPELINES
+    if staged and not (path / MODEL_FILE).exists():
+        from reverie.training.pipeline.world_models import load_run
+
+        return load_run(path, device, checkpoint)
     weights = find_weights(path, checkpoint)
     description = read_json(config_file)
     try:

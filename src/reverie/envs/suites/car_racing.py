@@ -123,19 +123,23 @@ class CarRacing(car_racing.CarRacing):
         """The observation by our own drawing, anything else by the stock one."""
         if mode != "state_pixels" or self._map is None:
             return super()._render(mode)
-        car: Any = self.car
         frame = np.empty((SIDE, SIDE, 3), np.uint8)
-        camera = Camera(car.hull, zoom_at(self.t))
-        self._map.update()
-        factor = min(max(math.ceil(1 / (COLUMN_SCALE * camera.zoom * COARSEST)), self.supersample), FINEST)
-        frame[:ROAD_ROWS] = shrunk(self._map.view(camera, (0, 0, SIDE, ROAD_ROWS), factor), factor)
-        left, top, width, height = CAR_BOX
-        box = self._map.view(camera, CAR_BOX, CAR_DETAIL)
-        draw_car(ImageDraw.Draw(box), car, camera)
-        frame[top : top + height, left : left + width] = shrunk(box, CAR_DETAIL)
-        frame[ROAD_ROWS:] = draw_indicators(car)
+        self._draw_road(self._map, frame)
+        frame[ROAD_ROWS:] = draw_indicators(self.car)
         frame[ROAD_ROWS:, :LABEL_COLUMNS] = draw_label(f"{self.reward:04.0f}")
         return frame
+
+    def _draw_road(self, track: TrackMap, frame: NDArray[np.uint8]) -> None:
+        """Draw road and car into the first 84 rows of a frame, uint8 [84 or more, 96, 3]."""
+        car: Any = self.car
+        camera = Camera(car.hull, zoom_at(self.t))
+        track.update()
+        factor = min(max(math.ceil(1 / (COLUMN_SCALE * camera.zoom * COARSEST)), self.supersample), FINEST)
+        frame[:ROAD_ROWS] = shrunk(track.view(camera, (0, 0, SIDE, ROAD_ROWS), factor), factor)
+        left, top, width, height = CAR_BOX
+        box = track.view(camera, CAR_BOX, CAR_DETAIL)
+        draw_car(ImageDraw.Draw(box), car, camera)
+        frame[top : top + height, left : left + width] = shrunk(box, CAR_DETAIL)
 
 
 def zoom_at(seconds: float) -> float:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reverie.envs import EnvironmentPool
-from reverie.envs.action_codec import random_action
 from reverie.errors import RunFolderError
 from reverie.training.files import read_json, write_json
+from reverie.training.pipeline.players import Job, Players, Policy
 
 PROGRESS = "progress.json"
 SPARE_BYTES = 100_000_000
 """Free space that is left for the other stages. (Writing to a map where none is left would kill the process.)"""
+ROUND, COMMIT_EVERY = 200, 20
+"""Episodes that are handed out at once, and those after which they are counted as stored."""
 
 
 class FrameStore:
@@ -59,7 +60,7 @@ class FrameStore:
             self.arrays[key] = array
         progress = read_json(folder / PROGRESS) if (folder / PROGRESS).exists() else {}
         self.rows: int = progress.get("rows", 0)
-        self.rounds: int = progress.get("rounds", 0)
+        self.tried: int = progress.get("tried", len(progress.get("lengths", [])))
         self.lengths: list[int] = progress.get("lengths", [])
 
     @property
@@ -67,97 +68,70 @@ class FrameStore:
         """Number of the first row of every episode."""
         return np.concatenate([[0], np.cumsum(self.lengths)[:-1]]).astype(np.int64)
 
-    def append(self, episode: Sequence[Mapping[str, Any]]) -> None:
-        """Writes the rows of one episode.
+    def append(self, episode: Mapping[str, NDArray[Any]]) -> None:
+        """Writes the rows of one episode, [T, ...] each.
 
         Raises:
             RunFolderError: there is no space left for it.
         """
-        size = len(episode) * sum(array.nbytes // len(array) for array in self.arrays.values())
+        length = len(episode["reward"])
+        size = length * sum(array.nbytes // len(array) for array in self.arrays.values())
         free = shutil.disk_usage(self.folder).free
         if free < size + SPARE_BYTES:
             raise RunFolderError(
                 f"{self.folder} has {free / 1e6:.0f} MB left, too few for another episode: free some space, then "
                 f"repeat the command to go on"
             )
-        rows = slice(self.rows, self.rows + len(episode))
+        rows = slice(self.rows, self.rows + length)
         for key, array in self.arrays.items():
-            array[rows] = np.stack([row[key] for row in episode])
+            array[rows] = episode[key]
         self.rows = rows.stop
-        self.lengths.append(len(episode))
+        self.lengths.append(length)
 
     def commit(self) -> None:
-        """Makes everything durable that was appended, and counts one more round."""
+        """Makes everything durable that was appended."""
         for array in self.arrays.values():
             array.flush()  # type: ignore[attr-defined]
-        self.rounds += 1
-        write_json(self.folder / PROGRESS, {"rows": self.rows, "rounds": self.rounds, "lengths": self.lengths})
+        write_json(self.folder / PROGRESS, {"rows": self.rows, "tried": self.tried, "lengths": self.lengths})
 
 
 def collect(
-    pool: EnvironmentPool,
+    players: Players,
+    policy: Policy,
     store: FrameStore,
     episodes: int,
     longest: int,
     shortest: int,
-    hold: int,
-    seed: int,
+    job: Callable[[int], Job],
     progress: Callable[[int], None],
     stop: Callable[[], bool],
 ) -> None:
-    """Plays random episodes into a store until it has enough (released code of World Models, `extract.py`).
-
-    A uniformly random action is held for a uniformly random number of steps. The environments of the pool play one
-    episode each at a time; whole rounds are committed, and their random numbers depend on the seed and the round alone.
+    """Plays episodes into a store until it has enough (released code of World Models, `extract.py`).
 
     Args:
-        pool: real environments.
-        store: goes on from the rounds that it has.
+        players: play.
+        policy: acts.
+        store: goes on from the episodes that it has.
         episodes: how many are wanted.
-        longest: steps after which an episode is cut off.
-        shortest: shorter episodes are not stored.
-        hold: greatest number of steps for which an action is held.
-        seed: of the actions.
+        longest: rows after which an episode is cut off.
+        shortest: episodes with fewer rows are not stored.
+        job: the job of each number; episode after episode is tried from the first number that was not.
         progress: called with the number of stored episodes.
-        stop: asked after every step; the round is given up if it says true.
+        stop: asked often; the episodes that are being played are given up if it says true.
 
     Raises:
-        RunFolderError: a hundred rounds gave no episode that is long enough.
+        RunFolderError: hundreds of episodes were tried and none was long enough, or there is no space left.
     """
-    interface = pool.interface
-    while len(store.lengths) < episodes:
-        generator = np.random.default_rng((seed, store.rounds))
-        steps = pool.start_new_episodes(np.full(pool.num_envs, store.rounds))
-        actions = np.zeros((pool.num_envs, interface.action_width), np.float32)
-        held = np.zeros(pool.num_envs, np.int64)
-        played: list[list[dict[str, Any]]] = [[] for _ in range(pool.num_envs)]
-        runs = np.ones(pool.num_envs, np.bool_)
-        for _ in range(longest):
-            for e in np.flatnonzero(held == 0):
-                actions[e], held[e] = random_action(interface, generator), generator.integers(1, hold + 1)
-            held -= 1
-            for e in np.flatnonzero(runs):
-                played[e].append(
-                    {
-                        store.name: steps.observation[store.name][e],
-                        "action": actions[e].copy(),
-                        "reward": steps.reward[e],
-                        "is_first": steps.is_first[e],
-                        "is_terminal": steps.is_terminal[e],
-                    }
-                )
-            runs &= ~steps.is_last
-            if stop():
-                return
-            if not runs.any():
-                break
-            steps = pool.step(actions)
-        for episode in played:
-            if shortest <= len(episode) and len(store.lengths) < episodes:
-                store.append(episode)
+    while len(store.lengths) < episodes and not stop():
+        jobs = [job(store.tried + k) for k in range(min(ROUND, episodes - len(store.lengths)))]
+        for episode in players.play(policy, jobs, longest=longest, record=True, stop=stop):
+            store.tried += 1
+            assert episode.rows is not None
+            if episode.length + 1 >= shortest:
+                store.append(episode.rows)
+            if store.tried % COMMIT_EVERY == 0:
+                store.commit()
+            progress(len(store.lengths))
         store.commit()
-        if store.rounds >= 100 and not store.lengths:
-            raise RunFolderError(
-                f"none of {store.rounds * pool.num_envs} random episodes had {shortest} steps; lower --shortest-episode"
-            )
-        progress(len(store.lengths))
+        if store.tried >= 500 and not store.lengths:
+            raise RunFolderError(f"none of {store.tried} episodes had {shortest} steps; lower --shortest-episode")

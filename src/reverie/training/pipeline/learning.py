@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +33,7 @@ class Training:
         module: learns.
         learning_rate: of Adam with the usual other settings.
         total: updates.
+        precision: in which networks compute; weights, their gradients and Adam stay float32.
 
     Attributes:
         updates: done so far.
@@ -44,6 +45,7 @@ class Training:
     module: nn.Module
     learning_rate: float
     total: int
+    precision: torch.dtype = torch.float32
     updates: int = 0
     carried: dict[str, Tensor] = field(default_factory=dict)
     losses: list[dict[str, float]] = field(default_factory=list)
@@ -59,6 +61,11 @@ class Training:
     def complete(self) -> bool:
         """Whether nothing is left to do."""
         return self.updates >= self.total
+
+    def computing(self) -> torch.autocast:
+        """A context in which the module computes in the chosen precision."""
+        device = next(self.module.parameters()).device.type
+        return torch.autocast(device, self.precision, enabled=self.precision != torch.float32)
 
     def step(self, terms: dict[str, Tensor], clip: float | None = None) -> None:
         """One gradient step on the sum of the terms; with `clip` each number of the gradient is limited to it."""
@@ -121,13 +128,22 @@ def seed_update(seed: int, stage: int, update: int) -> None:
 
 
 def train_vision(
-    training: Training, store: FrameStore, batch: int, seed: int, device: torch.device, done: Callable[[int], bool]
+    training: Training,
+    store: FrameStore,
+    rows: int,
+    begun: int,
+    batch: int,
+    seed: int,
+    device: torch.device,
+    done: Callable[[int], bool],
 ) -> None:
-    """Trains V on all frames in random order, epoch after epoch.
+    """Trains V on frames in random order, epoch after epoch.
 
     Args:
         training: of the autoencoder.
         store: frames.
+        rows: how many of them.
+        begun: updates at which the first epoch over these frames began.
         batch: frames a batch.
         seed: of the order and of sampling.
         device: where V is.
@@ -136,29 +152,33 @@ def train_vision(
     vision = training.module
     assert isinstance(vision, ConvVAE)
     frames = store.arrays[store.name]
-    per_epoch = max(1, store.rows // batch)
+    per_epoch = max(1, rows // batch)
     order, epoch = np.zeros(0, np.int64), -1
     while not training.complete:
-        if training.updates // per_epoch != epoch:
-            epoch = training.updates // per_epoch
-            order = np.random.default_rng((seed, 1, epoch)).permutation(store.rows)
-        begin = training.updates % per_epoch * batch
+        if (training.updates - begun) // per_epoch != epoch:
+            epoch = (training.updates - begun) // per_epoch
+            order = np.random.default_rng((seed, 1, begun, epoch)).permutation(rows)
+        begin = (training.updates - begun) % per_epoch * batch
         chosen = np.sort(order[begin : begin + batch])
         seed_update(seed, 1, training.updates)
-        training.step(vision.loss(torch.from_numpy(frames[chosen]).to(device).float() / 255))
+        images = torch.from_numpy(frames[chosen]).to(device).float() / 255
+        with training.computing():
+            terms = vision.loss(images)
+        training.step(terms)
         if done(training.updates):
             return
 
 
 @torch.no_grad()
 def encode_frames(
-    model: VisionMemory, store: FrameStore, path: Path, done: Callable[[int], bool]
+    model: VisionMemory, store: FrameStore, rows: int, path: Path, done: Callable[[int], bool]
 ) -> NDArray[np.float16] | None:
-    """Mean and log-variance of the latents of all frames, as the released code keeps them: float16 [2, rows, Z].
+    """Mean and log-variance of the latents of frames, as the released code keeps them: float16 [2, rows, Z].
 
     Args:
         model: its V encodes.
         store: frames.
+        rows: how many of them.
         path: file that is written when complete; read if it is there.
         done: called with the number of frames encoded; true gives up.
 
@@ -167,28 +187,34 @@ def encode_frames(
     """
     if not path.exists():
         partial = path.with_name(f".{path.name}.partial")
-        array = np.lib.format.open_memmap(partial, "w+", np.float16, (2, store.rows, model.vision.latent))
+        array = np.lib.format.open_memmap(partial, "w+", np.float16, (2, rows, model.vision.latent))
         device = next(model.parameters()).device
-        for begin in range(0, store.rows, 256):
-            rows = slice(begin, min(begin + 256, store.rows))
-            image = torch.from_numpy(store.arrays[store.name][rows]).to(device).float() / 255
+        for begin in range(0, rows, 256):
+            part = slice(begin, min(begin + 256, rows))
+            image = torch.from_numpy(store.arrays[store.name][part]).to(device).float() / 255
             for number, value in enumerate(model.vision.encode(image)):
-                array[number, rows] = value.cpu().numpy()
-            if done(rows.stop):
+                array[number, part] = value.cpu().numpy()
+            if done(part.stop):
                 return None
         array.flush()
         os.replace(partial, path)
     return np.load(path, mmap_mode="r")
 
 
-def memory_chunks(store: FrameStore, batch: int, length: int, seed: int, epoch: int) -> Iterator[NDArray[np.int64]]:
+def memory_chunks(lengths: Sequence[int], batch: int, length: int, seed: Sequence[int]) -> Iterator[NDArray[np.int64]]:
     """Row numbers of one epoch of M: shuffled episodes in one stream, cut into parallel rows and then into chunks.
+
+    Args:
+        lengths: of the stored episodes, in their order.
+        batch: parallel rows.
+        length: steps of a chunk.
+        seed: of the order.
 
     Yields:
         int [batch, length + 1]; each chunk begins with the last column of the one before, whose state goes on.
     """
-    starts, lengths = store.starts, np.array(store.lengths)
-    order = np.random.default_rng((seed, 2, epoch)).permutation(len(lengths))
+    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
+    order = np.random.default_rng(seed).permutation(len(lengths))
     stream = np.concatenate([np.arange(starts[e], starts[e] + lengths[e]) for e in order])
     columns = len(stream) // batch
     grid = stream[: batch * columns].reshape(batch, columns)
@@ -200,6 +226,7 @@ def train_memory(
     training: Training,
     store: FrameStore,
     encoded: NDArray[np.float16],
+    begun: int,
     batch: int,
     length: int,
     clip: float,
@@ -213,6 +240,7 @@ def train_memory(
         training: of the mixture network.
         store: actions, rewards and flags.
         encoded: float16 [2, rows, Z], see `encode_frames`.
+        begun: updates at which the first epoch over these latents began.
         batch: parallel rows of the stream.
         length: steps of a chunk.
         clip: limit of each number of the gradient.
@@ -226,16 +254,18 @@ def train_memory(
     memory = training.module
     assert isinstance(memory, MixtureRNN)
     arrays = store.arrays
-    if store.rows <= length + 1:
+    rows_there = encoded.shape[1]
+    if rows_there <= length + 1:
         raise ConfigError(
-            f"{store.rows} collected steps are too few for sequences of {length}; collect more episodes, or lower "
+            f"{rows_there} collected steps are too few for sequences of {length}; collect more episodes, or lower "
             f"memory_length"
         )
-    batch = max(1, min(batch, store.rows // (2 * length)))
-    per_epoch = max(1, (store.rows // batch - 1) // length)
+    batch = max(1, min(batch, rows_there // (2 * length)))
+    per_epoch = max(1, (rows_there // batch - 1) // length)
+    lengths = store.lengths[: int(np.searchsorted(np.cumsum(store.lengths), rows_there, "right"))]
     while not training.complete:
-        epoch, skipped = divmod(training.updates, per_epoch)
-        for number, rows in enumerate(memory_chunks(store, batch, length, seed, epoch)):
+        epoch, skipped = divmod(training.updates - begun, per_epoch)
+        for number, rows in enumerate(memory_chunks(lengths, batch, length, (seed, 2, begun, epoch))):
             if number < skipped:
                 continue
             seed_update(seed, 2, training.updates)
@@ -249,8 +279,14 @@ def train_memory(
                 state = memory.initial_state(batch)
             else:
                 state = MixtureState(training.carried["hidden"].to(device), training.carried["cell"].to(device))
-            output, state = memory.observe(latents[:, :-1], action[:, :-1], first[:, :-1].float(), state)
+            with training.computing():
+                output, state = memory.observe(latents[:, :-1], action[:, :-1], first[:, :-1].float(), state)
             training.carried = {"hidden": state.hidden.detach(), "cell": state.cell.detach()}
-            training.step(memory.loss(output, latents[:, 1:], terminal[:, 1:].float(), reward[:, 1:]), clip)
+            targets = (
+                terminal[:, 1:].float() if memory.restart_head else None,
+                reward[:, 1:] if memory.reward_output is not None else None,
+                action[:, 1:] if memory.action_output is not None else None,
+            )
+            training.step(memory.loss(output, latents[:, 1:], *targets), clip)
             if done(training.updates) or training.complete:
                 return

@@ -3,42 +3,54 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from reverie.agents.registry import make_config
-from reverie.agents.world_models import WorldModelsConfig
+from reverie.agents.world_models import WorldModelsAgent, WorldModelsConfig
 from reverie.behaviors.evolution import Evolution
 from reverie.dream.dream import Dream
-from reverie.dream.evolve import RememberingAgent, dreamed_returns
-from reverie.envs import EnvironmentPool, EnvironmentSource, Vectorization, make_pool
+from reverie.dream.evolve import dreamed_returns
+from reverie.envs import EnvironmentSource, Vectorization
+from reverie.envs.episodes import episode_seed
+from reverie.envs.pool import processors
 from reverie.errors import CheckpointError, ConfigError
 from reverie.spaces import Interface
 from reverie.tensor_files import read_tensors, save_tensors
-from reverie.training.device import choose_device
-from reverie.training.evaluation import Evaluation, evaluate
+from reverie.training.device import choose_device, choose_precision
+from reverie.training.evaluation import EPISODE_LIMIT, EVALUATION_SEED, Evaluation
 from reverie.training.files import read_json, write_json
 from reverie.training.interruption import Interruption
 from reverie.training.memory import keep_freed_memory
 from reverie.training.metrics import SCORES_FILE
-from reverie.training.pipeline.frames import FrameStore, collect
-from reverie.training.pipeline.learning import Training, encode_frames, seed_update, train_memory, train_vision
-from reverie.training.pipeline.pictures import TEMPERATURES, dream_video, reconstruction_grid
-from reverie.training.pipeline.real import real_returns
+from reverie.training.pipeline.frames import PROGRESS, FrameStore, collect
+from reverie.training.pipeline.learning import Training, encode_frames, train_memory, train_vision
+from reverie.training.pipeline.pictures import (
+    TEMPERATURES,
+    dream_video,
+    game_video,
+    reconstruction_grid,
+    slider_sheet,
+)
+from reverie.training.pipeline.players import ControllerPolicy, Job, Players, Policy, RandomPolicy
+from reverie.training.pipeline.reuse import take_over
 from reverie.training.progress import Display
 from reverie.training.run_folder import CONFIG_FILE, RunFolder
 from reverie.training.settings import check_seed
 
-MOST_STARTS = 1000
-"""Episodes whose first frames begin dreams (released code of World Models)."""
+VISION_FILE, MEMORY_FILE, CONTROLLER_FILE = "vision.safetensors", "memory.safetensors", "controller.safetensors"
+COLLECTING, EVOLVING = 0, 1
+"""What episodes are for; kept apart by their seeds."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +59,18 @@ class PipelineSettings:
 
     seed: int = 0
     """Seed of weights, environments and sampling."""
-    num_envs: int = 8
-    """Environments that are stepped side by side when frames are collected."""
+    num_envs: int = 16
+    """Environments that each process steps in lockstep."""
     vectorization: Vectorization = "auto"
-    """Step environments in this process or in worker processes; auto decides by how long a step takes."""
+    """Play real episodes in this process, or in one worker process for each thread (auto)."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N; auto takes a GPU where there is one."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of V and M, in learning and in dreams; auto means bfloat16 on a GPU, float32 on a CPU."""
     threads: int | None = None
-    """Threads of PyTorch on the CPU; all cores by default."""
+    """Threads of PyTorch on the CPU, and worker processes; all cores by default."""
+    reuse: Path | None = None
+    """Take frames, V and M from this other run, as far as their settings are the same, e.g. for an ablation of C."""
     checkpoint_minutes: float = 2.0
     """Minutes between checkpoints within a stage."""
 
@@ -101,9 +117,9 @@ class WorldModelsTraining:
         self.interface = adapter.interface
         adapter.close()
         torch.manual_seed(settings.seed)
-        self.device = device
-        self.model = config.build(self.interface).to(device)
-        self.controller = config.build_controller(self.model.features, self.interface.action_width)
+        self.device, self.precision = device, choose_precision(settings.precision, device)
+        self.agent = config.build(self.interface).to(device)
+        self.model, self.controller = self.agent.world_model, self.agent.controller
         self.folder = RunFolder(path)
         try:
             self._open()
@@ -112,20 +128,29 @@ class WorldModelsTraining:
             raise
         self.scores: list[dict[str, Any]] = []
         self.tried = 0.0
+        self.best_mean: NDArray[np.float64] | None = None
         self._interruption = Interruption()
-        self._pool: EnvironmentPool | None = None
+        self.encoded: NDArray[np.float16] | None = None
+        single = settings.vectorization == "in-process" or source.kind == "object"
+        self._players = Players(source, 0 if single else settings.threads or processors(), settings.num_envs)
         self.display = Display("", 1, visible)
 
     def _open(self) -> None:
         config, settings = self.config, self.settings
         identity = {
             "agent_config": asdict(config),
-            "settings": {"seed": settings.seed, "num_envs": settings.num_envs},
+            "settings": {"seed": settings.seed},
             "environment": self.source.to_json(),
             "interface": self.interface.to_json(),
         }
         self.folder.claim({"agent": config.name, "seed": settings.seed, **identity}, identity)
-        capacity = config.collect_episodes * config.collect_steps
+        if settings.reuse is not None and not (self.path / "frames").exists():
+            if config.iterations > 1:
+                raise ConfigError("reuse and iterations do not go together: the next iteration would add frames")
+            taken = take_over(settings.reuse, self.path, config, self.source.to_json())
+            if self.visible:
+                print(f"reused from {settings.reuse}: {', '.join(taken)}")
+        capacity = config.iterations * config.collect_episodes * config.collect_steps
         self.store = FrameStore(self.path / "frames", self.model.name, self.interface.action_width, capacity)
 
     @property
@@ -135,45 +160,77 @@ class WorldModelsTraining:
 
     def close(self) -> None:
         """Closes environments and frees the folder."""
-        if self._pool is not None:
-            self._pool.close()
+        self._players.close()
         self.folder.close()
 
     def run(self) -> bool:
         """All stages; returns False if Ctrl-C ended them early, with everything saved."""
-        stages: tuple[Callable[[], None], ...] = (self._collect, self._learn_vision, self._learn_memory, self._evolve)
+        config = self.config
+        self.evolution = Evolution(self.controller.count, config.population, config.deviation, self.settings.seed)
+        if (self.path / CONTROLLER_FILE).exists():
+            self._load_evolution(self.path / CONTROLLER_FILE)
+        stages: tuple[Callable[[int], None], ...] = (
+            self._collect,
+            self._learn_vision,
+            self._encode,
+            self._learn_memory,
+            self._evolve,
+        )
         with self._interruption.listen(lambda text: self.display.say(text)):
-            for stage in stages:
-                stage()
-                if self._stop:
-                    return False
+            for iteration in range(config.iterations):
+                for stage in stages:
+                    stage(iteration)
+                    if self._stop:
+                        return False
             self._draw()
         return True
+
+    def _rows(self, iteration: int) -> int:
+        """Rows that were collected up to and including an iteration."""
+        return sum(self.store.lengths[: (iteration + 1) * self.config.collect_episodes])
+
+    def _vision_updates(self, iteration: int) -> int:
+        """Updates of V at the end of an iteration: some passes over all frames in each."""
+        config = self.config
+        passes = [max(1, self._rows(i) // config.vision_batch) for i in range(iteration + 1)]
+        return config.vision_epochs * sum(passes)
+
+    def _memory_updates(self, iteration: int) -> int:
+        """Updates of M at the end of an iteration."""
+        return 0 if self.config.random_memory else (iteration + 1) * self.config.memory_updates
 
     @contextlib.contextmanager
     def _stage(self, name: str, total: int, unit: str) -> Iterator[Display]:
         with Display(f"{name} · {self.source.name}", total, self.visible, unit) as self.display:
             yield self.display
 
-    def _collect(self) -> None:
-        config, settings = self.config, self.settings
-        if len(self.store.lengths) >= config.collect_episodes:
+    def _collect(self, iteration: int) -> None:
+        config, settings, store = self.config, self.settings, self.store
+        wanted = (iteration + 1) * config.collect_episodes
+        if len(store.lengths) >= wanted:
             return
-        with (
-            self._stage("collecting", config.collect_episodes, "episodes") as display,
-            make_pool(self.source, settings.num_envs, settings.seed, settings.vectorization) as pool,
-        ):
+        policy: Policy = RandomPolicy(self.interface.actions, config.hold, config.collect_policy == "wandering")
+        parameters = None
+        if iteration:
+            policy, parameters = self._controller_policy(), self.evolution.mean
+        with self._stage("collecting", wanted, "episodes") as display:
             collect(
-                pool,
-                self.store,
-                config.collect_episodes,
+                self._players,
+                policy,
+                store,
+                wanted,
                 config.collect_steps,
                 config.shortest_episode,
-                config.hold,
-                settings.seed,
-                lambda episodes: display.update(episodes, f"{self.store.rows:,} frames"),
+                lambda number: Job(episode_seed(settings.seed, COLLECTING, number), parameters),
+                lambda episodes: display.update(episodes, f"{store.rows:,} frames"),
                 lambda: self._stop,
             )
+
+    def _controller_policy(self) -> ControllerPolicy:
+        """V and M on the CPU, where workers play, and C."""
+        model = self.model if self.device.type == "cpu" else copy.deepcopy(self.model).cpu()
+        precision, curious = self.precision, self.config.curiosity > 0
+        return ControllerPolicy(model.eval(), self.controller, self.interface.actions, precision, curious)
 
     def _after_update(self, training: Training, display: Display) -> Callable[[int], bool]:
         def done(updates: int) -> bool:
@@ -185,76 +242,85 @@ class WorldModelsTraining:
 
         return done
 
-    def _learn_vision(self) -> None:
-        config = self.config
-        total = config.vision_epochs * max(1, self.store.rows // config.vision_batch)
-        path = self.path / "vision.safetensors"
-        training = Training(path, self.model.vision, config.vision_learning_rate, total)
+    def _learn_vision(self, iteration: int) -> None:
+        config, total = self.config, self._vision_updates(iteration)
+        path = self.path / VISION_FILE
+        training = Training(path, self.model.vision, config.vision_learning_rate, total, self.precision)
         if not training.complete:
             with self._stage("learning to see (V)", total, "updates") as display:
                 done = self._after_update(training, display)
-                train_vision(training, self.store, config.vision_batch, self.settings.seed, self.device, done)
+                begun = self._vision_updates(iteration - 1) if iteration else 0
+                rows, seed = self._rows(iteration), self.settings.seed
+                train_vision(training, self.store, rows, begun, config.vision_batch, seed, self.device, done)
 
-    def _learn_memory(self) -> None:
-        config, settings = self.config, self.settings
-        with self._stage("encoding frames", self.store.rows, "frames") as display:
+    def _encode(self, iteration: int) -> None:
+        """Latents of the frames that V saw in this iteration; those of earlier ones are of no use any more."""
+        path = self.path / (f"latents_{iteration}.npy" if iteration else "latents.npy")
+        later = [self.path / f"latents_{i}.npy" for i in range(iteration + 1, self.config.iterations)]
+        if any(file.exists() for file in later):
+            return
+        rows = self._rows(iteration)
+        with self._stage("encoding frames", rows, "frames") as display:
 
-            def encoded_so_far(rows: int) -> bool:
-                display.update(rows, "latents")
+            def encoded_so_far(done: int) -> bool:
+                display.update(done, "latents")
                 return self._stop
 
-            encoded = encode_frames(self.model, self.store, self.path / "latents.npy", encoded_so_far)
-        if encoded is None:
+            self.encoded = encode_frames(self.model, self.store, rows, path, encoded_so_far)
+        if self.encoded is None:
             return
-        self.encoded = encoded
-        path = self.path / "memory.safetensors"
-        training = Training(path, self.model.memory, config.memory_learning_rate, config.memory_updates)
+        self.agent.first_latents.copy_(
+            first_latents(self.encoded, self.store.lengths, len(self.agent.first_latents[0]))
+        )
+        if iteration:
+            (self.path / (f"latents_{iteration - 1}.npy" if iteration > 1 else "latents.npy")).unlink(missing_ok=True)
+
+    def _learn_memory(self, iteration: int) -> None:
+        config, settings, total = self.config, self.settings, self._memory_updates(iteration)
+        path = self.path / MEMORY_FILE
+        training = Training(path, self.model.memory, config.memory_learning_rate, total, self.precision)
         if config.random_memory:
             training.save_if_due(0, force=not path.exists())
+        if training.complete:
             return
-        if not training.complete:
-            with self._stage("learning to predict (M)", config.memory_updates, "updates") as display:
-                train_memory(
-                    training,
-                    self.store,
-                    encoded,
-                    config.memory_batch,
-                    config.memory_length,
-                    config.memory_clip,
-                    settings.seed,
-                    self.device,
-                    self._after_update(training, display),
-                )
+        assert self.encoded is not None
+        with self._stage("learning to predict (M)", total, "updates") as display:
+            train_memory(
+                training,
+                self.store,
+                self.encoded,
+                self._memory_updates(iteration - 1) if iteration else 0,
+                config.memory_batch,
+                config.memory_length,
+                config.memory_clip,
+                settings.seed,
+                self.device,
+                self._after_update(training, display),
+            )
 
     def dream(self, temperature: float, seed: int | tuple[int, ...]) -> Dream[Any]:
         """A dream that begins in first frames of collected episodes, with latents drawn anew."""
-        rows = self.store.starts[:MOST_STARTS]
-        mean, log_variance = (torch.from_numpy(self.encoded[k][rows].astype(np.float32)) for k in (0, 1))
         generator = np.random.default_rng(seed)
-        noise = torch.from_numpy(generator.standard_normal(mean.shape, np.float32))
-        latents = (mean + torch.exp(0.5 * log_variance) * noise).to(self.device)
-        dream = Dream(self.model, self.model.begin(latents), 1, temperature, draw_ends=False)
+        starts = self.agent.first_states(len(self.agent.first_latents[0]), generator)
+        dream = Dream(self.model, starts, 1, temperature, draw_ends=False)
         dream.random = generator
         return dream
 
-    def _evolve(self) -> None:
+    def _evolve(self, iteration: int) -> None:
         config, settings = self.config, self.settings
-        memory_updates = 0 if config.random_memory else config.memory_updates
-        self.updates = config.vision_epochs * max(1, self.store.rows // config.vision_batch) + memory_updates
+        generations = (iteration + 1) * config.generations
+        self.updates = self._vision_updates(iteration) + self._memory_updates(iteration)
         self.model.eval()
-        self.evolution = Evolution(self.controller.count, config.population, config.deviation, settings.seed)
-        path = self.path / "controller.safetensors"
-        if path.exists():
-            self._load_evolution(path)
+        path = self.path / CONTROLLER_FILE
         saved = time.monotonic()
-        with self._stage(f"evolving in the {config.evolve_in} (C)", config.generations, "generations") as display:
+        with self._stage(f"evolving in the {config.evolve_in} (C)", generations, "generations") as display:
             while not self._stop:
                 generation = self.evolution.generation
-                due = generation % config.evaluate_every == 0 or generation == config.generations
+                due = generation % config.evaluate_every == 0 or generation == generations
                 if generation and due and all(score["generation"] != generation for score in self.scores):
                     self._score(display)
                     self._save_evolution(path)
-                if generation >= config.generations or self._stop:
+                if generation >= generations or self._stop:
                     break
                 returns = self._try_candidates(generation)
                 if returns is None:
@@ -271,25 +337,22 @@ class WorldModelsTraining:
 
     def _try_candidates(self, generation: int) -> np.ndarray | None:
         """Mean returns of this generation's candidates [P]; None if Ctrl-C cut real episodes short."""
-        config, settings, parts = self.config, self.settings, self.interface.actions
+        config, settings = self.config, self.settings
         candidates = self.evolution.ask()
         if config.evolve_in == "dream":
             dream = self.dream(config.temperature, (settings.seed, 3, generation))
             parameters = torch.from_numpy(candidates).to(self.device, torch.float32)
-            return dreamed_returns(dream, self.controller, parameters, parts, config.rollouts, config.dream_horizon)
-        if self._pool is None:
-            self._pool = make_pool(self.source, settings.num_envs, settings.seed + 1, settings.vectorization)
-        seed_update(settings.seed, 5, generation)
-        first = generation * config.population * config.rollouts
-        return real_returns(
-            self._pool,
-            self.model,
-            self.controller,
-            candidates,
-            config.rollouts,
-            first,
-            lambda: self._stop,
-        )
+            return self._dreamed(dream, parameters, config.rollouts).mean(1)
+        seeds = [
+            episode_seed(settings.seed, EVOLVING, generation * config.rollouts + r) for r in range(config.rollouts)
+        ]
+        jobs = [Job(seed, parameters) for parameters in candidates for seed in seeds]
+        policy = self._controller_policy()
+        episodes = list(self._players.play(policy, jobs, longest=EPISODE_LIMIT, stop=lambda: self._stop))
+        if len(episodes) < len(jobs):
+            return None
+        totals = [episode.total + config.curiosity * episode.surprise for episode in episodes]
+        return np.array(totals).reshape(len(candidates), config.rollouts).mean(1)
 
     def _draw(self) -> None:
         """The pictures of the finished run."""
@@ -297,31 +360,52 @@ class WorldModelsTraining:
         videos.mkdir(exist_ok=True)
         reconstruction_grid(self.model, self.store, videos / "reconstruction.png")
         dreams = [self.dream(temperature, (self.settings.seed, 4)) for temperature in TEMPERATURES]
-        dream_video(self.agent(), dreams, videos / "dream.mp4")
+        self.agent.parameters_of_controller.copy_(torch.from_numpy(self.evolution.mean))
+        dream_video(self.agent, dreams, videos / "dream.mp4")
+        assert self.encoded is not None
+        slider_sheet(self.model, self.encoded, videos / "sliders.png")
+        if self.source.kind != "object":
+            game_video(self.agent, self.source, self.settings.seed, videos / "game.mp4")
 
-    def agent(self) -> RememberingAgent:
-        """The agent with the mean of the distribution as its controller."""
-        return RememberingAgent(self.model, self.controller, self.evolution.mean, self.interface.actions)
+    def _dream_episodes(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Returns of as many dreamed episodes as an evaluation has real ones, float64 [episodes]."""
+        config = self.config
+        dream = self.dream(config.temperature, (self.settings.seed, 6, self.evolution.generation))
+        chosen = torch.from_numpy(parameters).to(self.device, torch.float32).unsqueeze(0)
+        return self._dreamed(dream, chosen, config.evaluation_episodes)[0]
+
+    def _dreamed(self, dream: Dream[Any], parameters: torch.Tensor, rollouts: int) -> NDArray[np.float64]:
+        """Dreamed returns of candidates [P, n] in R rollouts each, computed in the precision of the run: [P, R]."""
+        parts, horizon = self.interface.actions, self.config.dream_horizon
+        with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+            return dreamed_returns(dream, self.controller, parameters, parts, rollouts, horizon)
 
     def _score(self, display: Display) -> None:
-        """Plays real episodes with the newest controller; nothing is kept if Ctrl-C cuts them short."""
-        result: Evaluation = evaluate(
-            self.agent(),
-            self.source,
-            self.config.evaluation_episodes,
-            self.settings.seed,
-            stop=lambda: self._stop,
-            vectorization=self.settings.vectorization,
-        )
-        if self._stop:
+        """Plays real and dreamed episodes with the newest controller; nothing is kept if Ctrl-C cuts them short."""
+        seed, mean = self.settings.seed + EVALUATION_SEED, self.evolution.mean
+        jobs = [Job(episode_seed(seed, 0, number), mean) for number in range(self.config.evaluation_episodes)]
+        policy = self._controller_policy()
+        episodes = list(self._players.play(policy, jobs, longest=EPISODE_LIMIT, stop=lambda: self._stop))
+        if len(episodes) < len(jobs):
             return
+        result = Evaluation([e.total for e in episodes], [e.length for e in episodes], deterministic=False)
         rows = self.store.rows
         counters = {"env_steps": rows, "frames": rows * self.source.action_repeat, "updates": self.updates}
         score = {**counters, "generation": self.evolution.generation, "tried": self.tried, **result.to_json()}
+        if self.config.evolve_in == "dream":
+            returns = self._dream_episodes(mean)
+            score["dream"] = {
+                "mean": round(returns.mean(), 2),
+                "std": round(returns.std(), 2),
+                "episodes": len(returns),
+            }
+        if all(result.mean > other["mean"] for other in self.scores):
+            self.best_mean = mean
         self.scores.append(score)
         write_json(self.path / SCORES_FILE, self.scores)
+        dreamed = f", dreamed {score['dream']['mean']:.1f} ± {score['dream']['std']:.1f}" if "dream" in score else ""
         display.say(
-            f"generation {self.evolution.generation}: in the {self.config.evolve_in} {self.tried:.1f}, real return "
+            f"generation {self.evolution.generation}: candidates {self.tried:.1f}{dreamed}, real "
             f"{result.mean:.1f} ± {result.standard_deviation:.1f} over {len(result.returns)} episodes"
         )
 
@@ -329,6 +413,8 @@ class WorldModelsTraining:
         data, arrays = self.evolution.state()
         tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
         text = json.dumps({"evolution": data, "scores": self.scores, "tried": self.tried}).encode()
+        if self.best_mean is not None:
+            tensors["best_mean"] = torch.from_numpy(self.best_mean)
         tensors["json"] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
         partial = path.with_name(f".{path.name}.partial")
         save_tensors(tensors, partial)
@@ -337,6 +423,7 @@ class WorldModelsTraining:
     def _load_evolution(self, path: Path) -> None:
         data, arrays = _read_evolution(path)
         self.scores, self.tried = data["scores"], data["tried"]
+        self.best_mean = arrays.pop("best_mean", None)
         self.evolution.restore(data["evolution"], arrays)
 
 
@@ -347,22 +434,37 @@ def _read_evolution(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return data, {name: value.numpy() for name, value in tensors.items()}
 
 
-def load_world_models(path: Path, device: str = "auto") -> tuple[RememberingAgent, EnvironmentSource]:
-    """The agent of a run, with the mean of its distribution as controller, and the recipe of its environment.
+def load_run(path: Path, device: torch.device, checkpoint: str) -> tuple[WorldModelsAgent, dict[str, Any]]:
+    """The agent of a run folder and the folder's description.
+
+    Args:
+        path: run folder.
+        device: where to put the agent.
+        checkpoint: `best`, the controller with the highest real evaluation (the newest if there is none), or `latest`.
 
     Raises:
         CheckpointError: the run has no controller yet, or a file is damaged.
     """
     description = read_json(path / CONFIG_FILE)
-    for name in ("vision", "memory", "controller"):
-        if not (path / f"{name}.safetensors").exists():
-            raise CheckpointError(f"{path} has no {name}.safetensors yet: train first")
+    if checkpoint not in ("best", "latest"):
+        raise CheckpointError(f"{path} has no checkpoint {checkpoint!r}; ask for best or latest")
+    latents = sorted(path.glob("latents*.npy"))
+    for name in (VISION_FILE, MEMORY_FILE, CONTROLLER_FILE):
+        if not (path / name).exists() or not latents:
+            raise CheckpointError(f"{path} has no {name} yet: train first")
     config = make_config(description["agent"], description["agent_config"])
-    interface = Interface.from_json(description["interface"])
-    model = config.build(interface).to(choose_device(device))
-    for name, module in (("vision", model.vision), ("memory", model.memory)):
-        Training(path / f"{name}.safetensors", module, 1.0, 1)
-    controller = config.build_controller(model.features, interface.action_width)
-    _, arrays = _read_evolution(path / "controller.safetensors")
-    agent = RememberingAgent(model.eval(), controller, arrays["mean"], interface.actions)
-    return agent, EnvironmentSource.from_json(description["environment"], None)
+    agent: WorldModelsAgent = config.build(Interface.from_json(description["interface"])).to(device)
+    for name, module in ((VISION_FILE, agent.world_model.vision), (MEMORY_FILE, agent.world_model.memory)):
+        Training(path / name, module, 1.0, 1)
+    data, arrays = _read_evolution(path / CONTROLLER_FILE)
+    means = [arrays["mean"], arrays.get("best_mean", arrays["mean"])]
+    agent.parameters_of_controller.copy_(torch.from_numpy(means[checkpoint == "best"]))
+    lengths = read_json(path / "frames" / PROGRESS)["lengths"]
+    agent.first_latents.copy_(first_latents(np.load(latents[-1], mmap_mode="r"), lengths, agent.first_latents.shape[1]))
+    return agent.eval(), description
+
+
+def first_latents(encoded: NDArray[np.float16], lengths: Sequence[int], count: int) -> torch.Tensor:
+    """Mean and log-variance of the first frames of `count` episodes, float32 [2, N, Z]."""
+    starts = np.concatenate([[0], np.cumsum(lengths)])[:count]
+    return torch.from_numpy(encoded[:, starts].astype(np.float32))

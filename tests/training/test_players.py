@@ -1,0 +1,141 @@
+"""Whole episodes in worker processes and in this process, and the policies that play them."""
+
+import os
+import signal
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+from reverie.agents.registry import make_config
+from reverie.envs import EnvironmentSource, make
+from reverie.errors import EnvironmentProblem
+from reverie.models.vision_memory import MemoryState
+from reverie.spaces import ActionPart
+from reverie.training.pipeline.players import ControllerPolicy, Job, Players, RandomPolicy
+
+CATCH = EnvironmentSource("reverie/CatchPixels-v0")
+ACTIONS = (ActionPart("action", "discrete", 1, (3,)),)
+SMALL = {"latent": 3, "memory_units": 8, "collect_episodes": 2}
+
+
+@pytest.fixture(scope="module")
+def agent():
+    torch.manual_seed(0)
+    return make_config("world-models", SMALL).build(make("reverie/CatchPixels-v0").interface).eval()
+
+
+def controllers(agent, jobs):
+    generator = np.random.default_rng(0)
+    return [Job(seed, generator.normal(size=agent.controller.count)) for seed in range(jobs)]
+
+
+def same(first, second):
+    assert [(e.total, e.length) for e in first] == [(e.total, e.length) for e in second]
+    assert [e.surprise for e in first] == pytest.approx([e.surprise for e in second], rel=1e-4)
+
+
+def test_processes_play_as_this_process_does(agent):
+    policy = ControllerPolicy(agent.world_model, agent.controller, ACTIONS, curious=True)
+    here, there = Players(CATCH, 0, 3), Players(CATCH, 2, 3)
+    jobs = controllers(agent, 8)
+    try:
+        expected = list(here.play(policy, jobs, longest=1000))
+        assert [e.length for e in expected] == [19] * 8 and len({e.total for e in expected}) > 1
+        same(list(there.play(policy, jobs, longest=1000)), expected)
+        killed = []
+
+        def kill_one() -> bool:
+            pid = there._processes[0]._worker.pid
+            if pid and not killed:
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+            return False
+
+        same(list(there.play(policy, jobs, longest=1000, stop=kill_one)), expected)
+        assert killed and there._processes[0]._worker.pid not in (None, *killed)
+        assert list(there.play(policy, jobs, longest=1000, stop=lambda: True)) == []
+        same(list(there.play(policy, jobs[:2], longest=1000)), expected[:2])
+    finally:
+        here.close()
+        there.close()
+
+
+def test_recorded_rows_are_what_was_seen_and_done():
+    players = Players(CATCH, 0, 2)
+    episodes = list(players.play(RandomPolicy(ACTIONS, 3, False), [Job(5), Job(6)], longest=8, record=True))
+    adapter = make("reverie/CatchPixels-v0")
+    for seed, episode in zip((5, 6), episodes, strict=True):
+        rows = episode.rows
+        assert episode.length == 7 and rows["image"].shape == (8, 64, 64, 3)
+        assert rows["is_first"].tolist() == [True] + [False] * 7
+        seen, total = adapter.reset(seed), 0.0
+        for step in range(8):
+            np.testing.assert_array_equal(rows["image"][step], seen["image"])
+            if step < 7:
+                seen, reward, *_ = adapter.step(rows["action"][step])
+                assert rows["reward"][step + 1] == reward
+                total += reward
+        assert episode.total == total
+    players.close()
+
+
+def test_wandering_actions_have_their_deviation_and_correlation():
+    parts = (ActionPart("action", "continuous", 2),)
+    policy = RandomPolicy(parts, 10, wandering=True)
+    policy.begin([Job(seed) for seed in range(400)])
+    policy.deviation[:] = 0.3  # so that clipping at 1 does not matter
+    actions = np.stack([policy.act({}) for _ in range(200)])[60:]
+    assert actions.std() == pytest.approx(0.3, rel=0.05)
+    assert np.abs(actions.mean((0, 2))).max() < 0.6
+    apart = (actions[10:] * actions[:-10]).mean() / actions.var()
+    assert apart == pytest.approx(np.exp(-1), abs=0.06)
+    policy.keep(np.array([3, 7]))
+    assert policy.act({}).shape == (2, 2)
+
+
+def test_surprise_is_the_loss_of_m(agent):
+    model = agent.world_model
+    state = MemoryState(torch.randn(2, 3), torch.randn(2, 8), torch.randn(2, 8), torch.zeros(2, dtype=torch.bool))
+    action, following = torch.eye(3)[:2], torch.randn(2, 3)
+    output, _ = model.memory.step(model._memory(state), state.latent, action, state.opens)
+    zeros = torch.zeros(2)
+    expected = model.memory.loss(output, following, zeros, zeros)["latent"]
+    assert float(model.surprise(state, action, following).mean()) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_a_controller_without_memory_leaves_m_out(agent):
+    config = make_config("world-models", {**SMALL, "controller_reads": "z"})
+    model = config.build(make("reverie/CatchPixels-v0").interface).world_model
+    state = model.begin(torch.zeros(2, 3))
+    assert not model.remember(state, torch.eye(3)[:2], torch.ones(2, 3)).hidden.any()
+    assert agent.world_model.remember(
+        agent.world_model.begin(torch.zeros(2, 3)), torch.eye(3)[:2], torch.ones(2, 3)
+    ).hidden.any()
+
+
+class Breaks(gymnasium.Env):
+    """Its third step raises."""
+
+    observation_space = gymnasium.spaces.Box(0, 255, (64, 64, 3), np.uint8)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        self.steps = 0
+        return np.zeros((64, 64, 3), np.uint8), {}
+
+    def step(self, action):
+        self.steps += 1
+        if self.steps == 3:
+            raise ValueError("the wheel came off")
+        return np.zeros((64, 64, 3), np.uint8), 0.0, False, False, {}
+
+
+@pytest.mark.parametrize("processes", [0, 1])
+def test_what_an_environment_raises_is_raised_here(processes):
+    players = Players(EnvironmentSource(Breaks), processes, 2)
+    policy = RandomPolicy((ActionPart("action", "discrete", 1, (2,)),), 3, False)
+    with pytest.raises(EnvironmentProblem, match="the wheel came off"):
+        list(players.play(policy, [Job(0), Job(1), Job(2)], longest=9))
+    players.close()
