@@ -12,8 +12,8 @@ from typing import get_args
 import pytest
 
 import reverie
-from reverie.agents.registry import AGENTS, PIPELINES, config_class, preset_values
-from reverie.api import LEARNERS, DreamerV3, DreamerV3In2023
+from reverie.agents.registry import AGENTS, PIPELINES, config_class, preset_values, presets
+from reverie.api import LEARNERS, DreamerV1, DreamerV2, DreamerV3, DreamerV3In2023, PlaNet
 from reverie.cli.main import COMMANDS
 from reverie.cli.train import EnvironmentOptions
 from reverie.envs.extras import EXTRAS
@@ -25,10 +25,22 @@ from reverie.training.settings import MAY_CHANGE, TrainSettings
 
 ROOT = Path(__file__).parent.parent
 PAGES = {path.stem: path.read_text() for path in (ROOT / "docs").glob("*.md")}
-AGENT_PAGES = {"dreamer-v3": "## Settings of `dreamer-v3`", "dreamer-v3-2023": "Settings of `dreamer-v3-2023`:"}
+AGENT_PAGES = {
+    "dreamer-v3": ("dreamer_v3", "## Settings of `dreamer-v3`"),
+    "dreamer-v3-2023": ("dreamer_v3", "Settings of `dreamer-v3-2023`:"),
+    "dreamer-v2": ("dreamer_v2", "## Settings"),
+    "dreamer-v1": ("dreamer_v1", "## Settings"),
+    "planet": ("planet", "## Settings"),
+}
 LARGEST = 12_000_000
 TINY = {"size": "100k", "deterministic": 32, "hidden": 16, "units": 16, "variables": 4, "classes": 4}
 TINY_2023 = {"size": "nano", "deterministic": 32, "units": 16, "variables": 4, "classes": 4}
+TINY_2021 = {"deterministic": 16, "units": 8, "vector_units": 8, "variables": 4, "classes": 4}
+TINY_2021 |= {"replay_ratio": 4}
+TINY_2020 = {"deterministic": 16, "units": 8, "vector_units": 8, "update_every": 10, "updates": 1}
+TINY_2020 |= {"representation": "contrastive", "continuation": True}
+TINY_2019 = {"deterministic": 16, "vector_units": 8, "random_episodes": 4, "updates": 1, "warmup_steps": None}
+TINY_2019 |= {"candidates": 8, "elites": 2, "iterations": 2, "overshooting_scale": 0.1, "global_prior_scale": 0.1}
 SHORT = {"batch_size": 4, "batch_length": 8, "horizon": 3, "warmup_steps": 50, "videos": False}
 SHORT |= {"evaluate_every": 0, "evaluation_episodes": 2}
 
@@ -49,14 +61,21 @@ def test_agents_have_a_class(agent):
 @pytest.mark.parametrize("agent", AGENTS)
 def test_settings_are_documented(agent):
     assert agent in AGENT_PAGES, f"say here where the settings of {agent} are documented"
-    section = PAGES["dreamer_v3"].split(AGENT_PAGES[agent])[1].split("\n## ")[0]
+    page, heading = AGENT_PAGES[agent]
+    section = PAGES[page].split(heading)[1].split("\n## ")[0]
     table = {cells[0].strip("`"): cells[1] for cells in rows(section)}
     cls = config_class(agent)
     assert set(table) >= {field.name for field in fields(cls)}
     for field in fields(cls):
         written = table.pop(field.name)
         if field.default is not None:
-            assert written == field.default or float(written) == field.default, field.name
+            assert written == str(field.default) or float(written) == field.default, field.name
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_presets_are_documented(agent):
+    for preset in presets(agent).keys() - {"paper"}:
+        assert f"`{preset}`" in PAGES[AGENT_PAGES[agent][0]], preset
 
 
 @pytest.mark.parametrize("agent", PIPELINES)
@@ -155,9 +174,11 @@ def test_python_in_the_documentation_compiles():
 def test_metrics_are_documented(tmp_path):
     documented = {cells[0].strip("`") for cells in rows(PAGES["metrics"])}
     written = set()
-    for cls, settings in ((DreamerV3, TINY), (DreamerV3In2023, TINY_2023)):
+    older = ((DreamerV2, TINY_2021), (DreamerV1, TINY_2020), (PlaNet, TINY_2019))
+    for cls, settings in ((DreamerV3, TINY), (DreamerV3In2023, TINY_2023), *older):
         run = tmp_path / cls.agent_name
-        cls("CartPole-v1", run=run, log_every=60, **settings, **SHORT).learn(120, progress=False)
+        chosen = {name: value for name, value in {**SHORT, **settings}.items() if value is not None}
+        cls("CartPole-v1", run=run, log_every=60, **chosen).learn(150, progress=False)
         for line in (run / "metrics.jsonl").read_text().splitlines():
             written |= set(json.loads(line)) - {"seconds"}
         scores = json.loads((run / "scores.json").read_text())

@@ -50,7 +50,7 @@ class Learner:
         image_size: resize images to this side, or (height, width).
         action_repeat: environment frames an action.
         time_limit: truncate episodes after this many frames.
-        preset: `paper`, or `quick` for small tasks on a CPU (`PRESETS` in the agent's file).
+        preset: `paper`, `quick` for small tasks on a CPU, or another of `PRESETS` in the agent's file.
         settings: fields of `TrainSettings` and of the agent's configuration, e.g. `size="12m"`, `num_envs=8`.
 
     Raises:
@@ -366,7 +366,26 @@ class WorldModels(Learner):
         return remember_open_loop(self.agent.world_model, sequences)
 
 
-LEARNERS: dict[str, type[Learner]] = {cls.agent_name: cls for cls in (DreamerV3, DreamerV3In2023, WorldModels)}
+class DreamerV2(Learner):
+    """DreamerV2, 2021. Settings: `reverie.agents.dreamer_v2.DreamerV2Config`."""
+
+    agent_name = "dreamer-v2"
+
+
+class DreamerV1(Learner):
+    """Dreamer, 2020. Settings: `reverie.agents.dreamer_v1.DreamerV1Config`."""
+
+    agent_name = "dreamer-v1"
+
+
+class PlaNet(Learner):
+    """PlaNet, 2019. Settings: `reverie.agents.planet.PlaNetConfig`."""
+
+    agent_name = "planet"
+
+
+_CLASSES: tuple[type[Learner], ...] = (DreamerV3, DreamerV3In2023, DreamerV2, DreamerV1, PlaNet, WorldModels)
+LEARNERS: dict[str, type[Learner]] = {cls.agent_name: cls for cls in _CLASSES}
 
 
 def load(
@@ -407,4 +426,14 @@ def load(
     return learner
 
 
-__all__ = ["DreamerV3", "DreamerV3In2023", "Evaluation", "Learner", "WorldModels", "load"]
+__all__ = [
+    "DreamerV1",
+    "DreamerV2",
+    "DreamerV3",
+    "DreamerV3In2023",
+    "Evaluation",
+    "Learner",
+    "PlaNet",
+    "WorldModels",
+    "load",
+]

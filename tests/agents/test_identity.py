@@ -5,14 +5,19 @@ import pytest
 import torch
 
 import reverie.envs
+from reverie.agents.dreamer_v1 import DreamerV1Config
+from reverie.agents.dreamer_v2 import DreamerV2Config
 from reverie.agents.dreamer_v3 import DreamerV3Config
 from reverie.agents.dreamer_v3_2023 import DreamerV3In2023Config
 from reverie.agents.imagination_agent import ImaginationAgent
+from reverie.agents.planet import PlaNetConfig
 from reverie.envs import EnvironmentSource, make_pool
 from reverie.replay import Field, SequenceReplay
 
 NUM_ENVS, ACTIONS = 4, 4
 FLAGS = ("is_first", "is_last", "is_terminal")
+OLDER = {"deterministic": 64, "hidden": 64, "variables": 8, "vector_units": 64, "vector_layers": 1}
+OLDER |= {"batch_size": 8, "batch_length": 16, "horizon": 3}
 CONFIGS = {
     2025: DreamerV3Config(
         size="100k",
@@ -35,6 +40,11 @@ CONFIGS = {
         horizon=3,
         model_learning_rate=2e-3,
     ),
+    2021: DreamerV2Config(
+        **OLDER, classes=8, units=64, reward_layers=1, model_learning_rate=2e-3, reward_scale=10.0, continuation=False
+    ),
+    2020: DreamerV1Config(**OLDER, units=64, reward_layers=1, free_nats=0.1, kl_scale=0.1, model_learning_rate=2e-3),
+    2019: PlaNetConfig(**OLDER, reward_units=64, reward_layers=1, free_nats=0.1, kl_scale=0.1, learning_rate=2e-3),
 }
 
 
@@ -50,7 +60,7 @@ def fill(agent: ImaginationAgent, steps: int, length: int) -> SequenceReplay:
     moment, state = pool.reset(), None
     for _ in range(steps):
         observation = {name: torch.from_numpy(value) for name, value in moment.observation.items()}
-        action, state = agent.act(observation, torch.from_numpy(moment.is_first), state)
+        action, state = agent.act(observation, torch.from_numpy(moment.is_first), state, purpose="random")
         row = {name: getattr(moment, name) for name in ("reward", *FLAGS)}
         latents = {
             **{name: value.numpy() for name, value in agent.stored_latents(state.latent).items()},
@@ -66,7 +76,7 @@ def sample(replay: SequenceReplay, count: int) -> tuple[dict[str, torch.Tensor],
     return {name: torch.from_numpy(value) for name, value in batch.data.items()}, batch.index
 
 
-@pytest.fixture(scope="module", params=[2025, 2023])
+@pytest.fixture(scope="module", params=CONFIGS)
 def trained(request):
     torch.manual_seed(0)
     config = CONFIGS[request.param]

@@ -2,7 +2,11 @@
 
 import pytest
 import torch
+from agent_helpers import MIXED, random_batch
 from golden_weights import golden_agent
+
+from reverie.agents.registry import make_config
+from reverie.spaces import Interface, ObservationPart
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is here")
 
@@ -42,3 +46,24 @@ def test_cuda_agrees_with_the_golden_losses_without_waiting(kind):
         agent.update(batch)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("name", ["planet", "dreamer-v1", "dreamer-v2"])
+def test_older_agents_work_in_bfloat16_with_weights_in_float32(name):
+    torch.manual_seed(0)
+    small = {"deterministic": 12, "hidden": 8, "variables": 4, "vector_units": 8, "depth": 2, "horizon": 3}
+    if name == "planet":
+        small |= {"overshooting_scale": 0.1, "candidates": 8, "elites": 2}
+    config = make_config(name, small, "quick")
+    part = ObservationPart("camera", "image", (64, 64, 3))
+    agent = config.build(Interface((part, *MIXED.observations[1:]), MIXED.actions))
+    agent.optimizer = config.build_optimizer(agent)
+    agent.compute_dtype = torch.bfloat16
+    batch = random_batch(agent)
+    metrics, _ = agent.update(batch)
+    assert all(torch.isfinite(value) for value in metrics.values())
+    assert all(p.dtype == torch.float32 and torch.isfinite(p).all() for p in agent.parameters())
+    observation = {part.name: batch[part.name][:, 0] for part in agent.interface.observations}
+    action, state = agent.act(observation, torch.ones(2, dtype=torch.bool), None, purpose="experience")
+    assert action.dtype == torch.float32
+    assert state.latent.feature.dtype == torch.bfloat16

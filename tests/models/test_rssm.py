@@ -2,13 +2,18 @@ import pytest
 import torch
 
 from reverie.models.rssm import RSSM, LatentState
-from reverie.nn.cells import BlockGRU, NormGRU
-from reverie.nn.latents import CategoricalLatent
-from reverie.nn.layers import Initialiser
+from reverie.nn.cells import BlockGRU, ClassicGRU, Memoryless, NormGRU, ResetAfterGRU
+from reverie.nn.latents import CategoricalLatent, GaussianLatent
+from reverie.nn.layers import GLOROT, Initialiser
 
 D, A, K, HIDDEN = 16, 3, 7, 8
 LATENT = CategoricalLatent(4, 5, 0.01)
 CPU = torch.device("cpu")
+OLDER = {
+    "2019": lambda: ClassicGRU(D, LATENT.width, A, HIDDEN, GLOROT, "relu"),
+    "2020": lambda: ResetAfterGRU(D, LATENT.width, A, HIDDEN, GLOROT, "elu"),
+    "2021": lambda: NormGRU(D, LATENT.width, A, HIDDEN, GLOROT, "none", "elu"),
+}
 
 
 def make(kind):
@@ -17,13 +22,15 @@ def make(kind):
     if kind == "2025":
         cell = BlockGRU(D, LATENT.width, A, HIDDEN, 4, normal)
         return RSSM(cell, LATENT, D, K, HIDDEN, 2, 1, "rms", False, normal, normal)
+    if kind in OLDER:
+        return RSSM(OLDER[kind](), LATENT, D, K, HIDDEN, 1, 1, "none", False, GLOROT, GLOROT, "elu")
     cell = NormGRU(D, LATENT.width, A, HIDDEN, normal)
     rssm = RSSM(cell, LATENT, D, K, HIDDEN, 1, 1, "layer", True, normal, normal)
     torch.nn.init.normal_(rssm.initial_deterministic)
     return rssm
 
 
-@pytest.fixture(params=["2025", "2023"])
+@pytest.fixture(params=["2025", "2023", *OLDER])
 def rssm(request):
     return make(request.param)
 
@@ -228,3 +235,56 @@ def test_bfloat16(rssm):
     states, logits = rssm.observe(tokens.to(low), action, is_first, state)
     assert states.deterministic.dtype == states.stochastic.dtype == logits.dtype == low
     assert torch.isfinite(states.feature).all()
+
+
+# ---------------------------------------------------------------- normal latents, and no memory
+
+
+def gaussian(cell_kind="2019"):
+    torch.manual_seed(0)
+    latent = GaussianLatent(6)
+    width = HIDDEN if cell_kind == "memoryless" else D
+    if cell_kind == "memoryless":
+        cell = Memoryless(latent.width, A, HIDDEN, GLOROT, "relu")
+    else:
+        cell = ClassicGRU(D, latent.width, A, HIDDEN, GLOROT, "relu")
+    layers = 0 if cell_kind == "memoryless" else 1
+    return RSSM(cell, latent, width, K, HIDDEN, layers, 1, "none", False, GLOROT, GLOROT, "relu")
+
+
+@pytest.mark.parametrize("kind", ["2019", "memoryless"])
+def test_with_normal_latents_a_reset_in_the_middle_equals_two_separate_calls(kind):
+    model = gaussian(kind)
+    tokens, action, is_first, _ = inputs()
+    is_first[:, 3] = True
+    start = model.initial(3, CPU)
+    whole, outputs = model.observe(tokens, action, is_first, start, deterministic=True)
+    first, _ = model.observe(tokens[:, :3], action[:, :3], is_first[:, :3], start, deterministic=True)
+    none = torch.cat([torch.zeros(3, 1, A), action[:, 4:]], 1)
+    second, rest = model.observe(tokens[:, 3:], none, is_first[:, :3], start, deterministic=True)
+    torch.testing.assert_close(whole.feature, torch.cat([first.feature, second.feature], 1))
+    torch.testing.assert_close(outputs[:, 3:], rest)
+    assert outputs.shape[-1] == 12 and whole.stochastic.shape[-1] == 6
+
+
+def test_without_memory_others_see_the_sample_alone():
+    model = gaussian("memoryless")
+    tokens, action, is_first, _ = inputs()
+    states, _ = model.observe(tokens, action, is_first, model.initial(3, CPU))
+    assert model.features == states.feature.shape[-1] == 6
+    assert torch.equal(states.feature, states.stochastic)
+    assert torch.equal(states.detach().at(0).feature, states.stochastic[:, 0])
+    assert torch.equal(states.flatten().feature, states.stochastic.flatten(0, 1))
+    ahead = model.imagine(lambda feature, step: action[:, 0], states.at(-1), 2)
+    assert ahead[-1].feature.shape == (3, 6)
+    # What came two steps before reaches the next state through z alone.
+    one = model.imagine_step(states.at(0), action[:, 0], model.cell.prepare(torch.float32), deterministic=True)
+    forgetful = type(states)(torch.zeros_like(states.deterministic[:, 0]), states.stochastic[:, 0])
+    two = model.imagine_step(forgetful, action[:, 0], model.cell.prepare(torch.float32), deterministic=True)
+    assert torch.equal(one.feature, two.feature)
+
+
+def test_states_are_repeated_one_after_the_other():
+    state = LatentState(torch.arange(2.0)[:, None], torch.arange(2.0)[:, None] + 10)
+    assert state.repeat(3).feature[:, 0].tolist() == [0, 0, 0, 1, 1, 1]
+    assert state.repeat(3).feature[:, 1].tolist() == [10, 10, 10, 11, 11, 11]

@@ -3,8 +3,8 @@ import torch
 import torch.nn.functional as functional
 
 from reverie.errors import ConfigError
-from reverie.nn.cells import BlockGRU, NormGRU
-from reverie.nn.layers import Initialiser
+from reverie.nn.cells import BlockGRU, ClassicGRU, Memoryless, NormGRU, ResetAfterGRU
+from reverie.nn.layers import GLOROT, Initialiser
 
 NORMAL = Initialiser("truncated_normal", "in")
 D, Z, A, HIDDEN, BLOCKS = 12, 10, 3, 5, 4
@@ -154,3 +154,71 @@ def test_parameter_counts_by_hand():
 def test_state_that_is_no_multiple_of_the_blocks_is_refused():
     with pytest.raises(ConfigError, match="blocks"):
         BlockGRU(10, Z, A, HIDDEN, 4, NORMAL)
+
+
+# ---------------------------------------------------------------- older agents
+
+
+def run(cell, h, z, action):
+    return cell(h, z, cell.embed_action(action), cell.prepare(torch.float32))
+
+
+def hidden_layer(cell, z, action, activation):
+    return activation(torch.cat([z, action], -1) @ cell.input.weight.T + cell.input.bias)
+
+
+def randomised(cell):
+    for parameter in cell.parameters():
+        torch.nn.init.normal_(parameter, 0, 0.4)
+    return cell
+
+
+def older_inputs():
+    torch.manual_seed(3)
+    return torch.randn(4, D).tanh(), torch.randn(4, Z), torch.rand(4, A) * 2 - 1
+
+
+def test_reset_after_gru_is_that_of_torch():
+    h, z, action = older_inputs()
+    cell = randomised(ResetAfterGRU(D, Z, A, HIDDEN, GLOROT, "elu"))
+    official = torch.nn.GRUCell(HIDDEN, D)
+    official.weight_ih.data.copy_(cell.from_input.weight)
+    official.bias_ih.data.copy_(cell.from_input.bias)
+    official.weight_hh.data.copy_(cell.from_state.weight)
+    official.bias_hh.data.copy_(cell.from_state.bias)
+    torch.testing.assert_close(run(cell, h, z, action), official(hidden_layer(cell, z, action, functional.elu), h))
+
+
+def test_classic_gru_resets_h_before_the_product():
+    h, z, action = older_inputs()
+    cell = randomised(ClassicGRU(D, Z, A, HIDDEN, GLOROT, "relu"))
+    x = hidden_layer(cell, z, action, functional.relu)
+    gates = torch.sigmoid(torch.cat([x, h], -1) @ cell.gates.weight.T + cell.gates.bias)
+    reset, update = gates[:, :D], gates[:, D:]
+    candidate = torch.tanh(torch.cat([x, reset * h], -1) @ cell.candidate.weight.T + cell.candidate.bias)
+    torch.testing.assert_close(run(cell, h, z, action), update * h + (1 - update) * candidate)
+
+
+def test_the_gates_of_the_classic_gru_begin_half_open():
+    cell = ClassicGRU(D, Z, A, HIDDEN, GLOROT, "relu")
+    assert (cell.gates.bias == 1).all()
+    assert (cell.candidate.bias == 0).all()
+
+
+def test_norm_gru_of_dreamer_v2_has_biases_and_no_norm_in_its_input_layer():
+    h, z, action = older_inputs()
+    cell = randomised(NormGRU(D, Z, A, HIDDEN, GLOROT, "none", "elu"))
+    x = hidden_layer(cell, z, action, functional.elu)
+    gates = layer_norm(torch.cat([h, x], -1) @ cell.gates.weight.T + cell.gates.bias)
+    reset, candidate, update = (gates * cell.norm_gates.weight + cell.norm_gates.bias).chunk(3, -1)
+    update = torch.sigmoid(update - 1)
+    expected = update * torch.tanh(torch.sigmoid(reset) * candidate) + (1 - update) * h
+    torch.testing.assert_close(run(cell, h, z, action), expected)
+
+
+def test_a_memoryless_cell_forgets_h():
+    h, z, action = older_inputs()
+    cell = randomised(Memoryless(Z, A, HIDDEN, GLOROT, "relu"))
+    torch.testing.assert_close(run(cell, h, z, action), hidden_layer(cell, z, action, functional.relu))
+    assert torch.equal(run(cell, h, z, action), run(cell, -h, z, action))
+    assert not cell.remembers and ClassicGRU.remembers

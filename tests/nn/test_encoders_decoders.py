@@ -2,11 +2,11 @@ import math
 
 import pytest
 import torch
-from torch.nn.functional import silu
+from torch.nn.functional import conv2d, conv_transpose2d, elu, relu, silu
 
 from reverie.nn.decoders import Decoder
 from reverie.nn.encoders import Encoder, encode_discrete, group_images, image_stages, padded_side
-from reverie.nn.layers import Initialiser
+from reverie.nn.layers import GLOROT, Initialiser
 from reverie.ops.transforms import symlog
 from reverie.spaces import ObservationPart
 
@@ -295,3 +295,50 @@ def test_padding_repeats_the_border():
     rows, columns = torch.arange(64).clamp(max=61), torch.arange(64).clamp(max=49)
     padded = pixels[:, :, rows][:, :, :, columns]
     torch.testing.assert_close(small({"image": pixels}), large({"image": padded}))
+
+
+# ---------------------------------------------------------------- agents before DreamerV3
+
+
+def older(parts, depth=2):
+    """Encoder and decoder with ELU, but ReLU in the convolutions, on vectors as they are."""
+    encoder = Encoder(parts, depth, 8, 2, "unpadded", GLOROT, "elu", "relu", "raw")
+    decoder = Decoder(parts, D, Z, depth, 8, 2, 1, "unpadded", GLOROT, GLOROT, "elu", "relu", "raw", 0.5)
+    return encoder, decoder
+
+
+def test_unpadded_images_go_through_four_strided_convolutions():
+    encoder, _ = older([image("camera", 64, 64)])
+    observation = random_observation([image("camera", 64, 64)])
+    x = observation["camera"].flatten(0, 1).permute(0, 3, 1, 2) / 255 - 0.5
+    for layer, side in zip(encoder.images[0].convolutions, (31, 14, 6, 2), strict=True):
+        x = relu(conv2d(x, layer.weight, layer.bias, stride=2))
+        assert x.shape[-1] == side
+    expected = x.permute(0, 2, 3, 1).flatten(1).unflatten(0, (2, 3))
+    torch.testing.assert_close(encoder(observation), expected, rtol=1e-4, atol=1e-5)
+    assert encoder.outputs == 2 * 2 * 8 * 2
+
+
+def test_unpadded_images_come_back_from_one_cell():
+    _, decoder = older([image("camera", 64, 64)])
+    network, feature = decoder.images[0], torch.randn(2, 3, D + Z)
+    x = network.to_grid(feature.flatten(0, 1))[:, :, None, None]
+    for number, (layer, side) in enumerate(zip(network.convolutions, (5, 13, 30, 64), strict=True)):
+        x = conv_transpose2d(relu(x) if number else x, layer.weight, layer.bias, stride=2)
+        assert x.shape[-1] == side
+    expected = x.permute(0, 2, 3, 1).unflatten(0, (2, 3)) + 0.5
+    torch.testing.assert_close(decoder(feature)["camera"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_raw_vectors_are_neither_squashed_nor_normalised():
+    parts = [ObservationPart("speed", "vector", (3,))]
+    encoder, decoder = older(parts)
+    observation = {"speed": torch.randn(2, 4, 3) * 50}
+    x = observation["speed"]
+    for linear in encoder.vector.linears:
+        x = elu(x @ linear.weight.T + linear.bias)
+    torch.testing.assert_close(encoder(observation), x)
+    outputs = decoder(torch.randn(2, 4, D + Z))
+    expected = 0.5 * (outputs["speed"] - observation["speed"]).square().sum(-1)
+    torch.testing.assert_close(decoder.losses(outputs, observation)["speed"], expected)
+    assert decoder.predictions(outputs)["speed"] is outputs["speed"]

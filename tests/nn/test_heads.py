@@ -3,8 +3,9 @@ import math
 import pytest
 import torch
 
-from reverie.nn.heads import ActionDistribution, ContinueHead, PolicyHead, TwoHotHead
-from reverie.nn.layers import Initialiser
+from reverie.nn.heads import ActionDistribution, ContinueHead, NormalHead, PolicyHead, TwoHotHead
+from reverie.nn.layers import GLOROT, Initialiser
+from reverie.nn.policies import BoundedNormal, TanhNormal, TruncatedNormal
 from reverie.ops.transforms import symexp
 from reverie.spaces import ActionPart
 
@@ -19,7 +20,7 @@ def seed():
 
 
 def distribution(parameters, *parts, mix=0.01):
-    return ActionDistribution(parameters, parts, mix, RANGE)
+    return ActionDistribution(parameters, parts, mix, BoundedNormal(*RANGE))
 
 
 # ---------------------------------------------------------------- policy
@@ -231,3 +232,36 @@ def test_symlog_targets_are_transformed():
     logits = torch.zeros(255)
     logits[147] = 100.0
     assert head.loss(logits, symexp(torch.tensor(40 / 254 * 20))).item() == pytest.approx(0, abs=1e-2)
+
+
+# ---------------------------------------------------------------- older agents
+
+
+def test_a_normal_head_by_its_definition():
+    head = NormalHead(5, 8, 2, "elu", GLOROT)
+    feature = torch.randn(3, 4, 5)
+    hidden = feature
+    for linear in head.network.linears:
+        hidden = torch.nn.functional.elu(hidden @ linear.weight.T + linear.bias)
+    output = head(feature)
+    torch.testing.assert_close(output, (hidden @ head.output.weight.T + head.output.bias)[..., 0])
+    assert head.mean(output) is output
+    one, two = torch.randn(3, 4), torch.randn(3, 4)
+    torch.testing.assert_close(head.loss(output, one), 0.5 * (output - one).square())
+    torch.testing.assert_close(head.loss(output, one, two), head.loss(output, one) + head.loss(output, two))
+    # Minus the log-density of N(output, 1), but for ln sqrt(2 pi).
+    density = -torch.distributions.Normal(output, 1.0).log_prob(one)
+    torch.testing.assert_close(head.loss(output, one), density - 0.5 * math.log(2 * math.pi))
+
+
+@pytest.mark.parametrize("family", [TanhNormal(), TruncatedNormal()])
+def test_policies_of_older_agents_stay_within_the_bounds(family):
+    head = PolicyHead(4, (STEER, BUTTONS), 8, 1, "none", GLOROT, GLOROT, 0.0, family, "elu")
+    policy = head.distribution(head(torch.randn(500, 4) * 3))
+    for deterministic in (False, True):
+        action = policy.sample(deterministic)
+        assert action.shape == (500, 2 + 8)
+        assert action[:, :2].abs().max() <= 1
+        assert (action[:, 2:5].sum(-1) - 1).abs().max() < 1e-5
+    assert torch.isfinite(policy.log_probability(policy.sample())).all()
+    assert torch.isfinite(policy.entropy()).all() and policy.entropy().shape == (500,)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from reverie.ops.returns import lambda_return
+from reverie.ops.returns import lambda_return, state_returns
 
 
 def loop(reward, discount, value, mix, final):
@@ -104,3 +104,24 @@ def test_gradients_flow_to_rewards_discounts_and_values():
     torch.manual_seed(0)
     inputs = [torch.randn(2, 3, dtype=torch.float64, requires_grad=True) for _ in range(3)]
     assert torch.autograd.gradcheck(lambda r, c, v: lambda_return(r, c, v, 0.95), inputs)
+
+
+def test_state_returns_equal_a_loop():
+    """The slice of Dreamer v1 and DreamerV2: R_L = v_L, R_t = r_t + c_t ((1 - l) v_{t+1} + l R_{t+1})."""
+    torch.manual_seed(0)
+    reward, discount, value = torch.randn(3, 6), torch.rand(3, 6), torch.randn(3, 6)
+    expected = torch.zeros(3, 5)
+    for b in range(3):
+        following = value[b, 5]
+        for t in (4, 3, 2, 1, 0):
+            following = reward[b, t] + discount[b, t] * (0.05 * value[b, t + 1] + 0.95 * following)
+            expected[b, t] = following
+    torch.testing.assert_close(state_returns(reward, discount, value, 0.95), expected)
+
+
+def test_state_returns_by_hand():
+    # Rewards 1, 2, 4 of the states, discount 0.5, values 10, 20, 30: R_2 = 30 is the bootstrap alone.
+    #   R_1 = 2 + 0.5 (0.5 * 30 + 0.5 * 30) = 17;  R_0 = 1 + 0.5 (0.5 * 20 + 0.5 * 17) = 10.25
+    reward, value = torch.tensor([[1.0, 2.0, 4.0]]), torch.tensor([[10.0, 20.0, 30.0]])
+    returns = state_returns(reward, torch.full((1, 3), 0.5), value, 0.5)
+    torch.testing.assert_close(returns, torch.tensor([[10.25, 17.0]]))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from reverie.agents.imagination_agent import ImaginationAgent
+from reverie.agents.schedule import EvenSchedule
 from reverie.behaviors.actor_critic import ActorCritic, ActorCriticSettings
 from reverie.models.rssm import RSSM
 from reverie.models.world_model import WorldModel, WorldModelScales
@@ -56,7 +57,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class DreamerV3Config:
+class DreamerV3Config(EvenSchedule):
     """Settings of DreamerV3 (2025). Defaults are the paper's, except the size, which fits a CPU."""
 
     name: ClassVar[str] = "dreamer-v3"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from reverie.agents.imagination_agent import ImaginationAgent
+from reverie.agents.schedule import EvenSchedule
 from reverie.behaviors.actor_critic import ActorCritic, ActorCriticSettings
 from reverie.models.rssm import RSSM
 from reverie.models.world_model import WorldModel, WorldModelScales
@@ -42,7 +43,7 @@ PRESETS: dict[str, dict[str, Any]] = {"paper": {}}
 
 
 @dataclass(frozen=True)
-class DreamerV3In2023Config:
+class DreamerV3In2023Config(EvenSchedule):
     """Settings of DreamerV3 (2023). Defaults are the paper's, except the size, which fits a CPU."""
 
     name: ClassVar[str] = "dreamer-v3-2023"
@@ -156,7 +157,6 @@ class DreamerV3In2023Config:
         return GroupedAdam(
             {
                 "world_model": (agent.world_model.parameters(), AdamGroup(self.model_learning_rate, 1e-8, 1000.0)),
-                "actor": (agent.behavior.actor.parameters(), behavior),
-                "critic": (agent.behavior.critic.parameters(), behavior),
+                **{name: (network.parameters(), behavior) for name, network in agent.behavior.networks().items()},
             }
         )

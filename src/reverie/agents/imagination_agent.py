@@ -1,4 +1,4 @@
-"""What all agents share that learn a world model and an actor-critic inside it.
+"""What all agents share that learn a world model and act by imagining in it.
 
 The verbs, in this order in every agent: act, observe, imagine, update, save, load.
 """
@@ -8,21 +8,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-from reverie.behaviors.actor_critic import ActorCritic, Rollout
+from reverie.behaviors.behavior import PHASE, Behavior, Rollout
+from reverie.behaviors.exploration import Exploration, random_action
 from reverie.models.rssm import LatentState
 from reverie.models.world_model import WorldModel
+from reverie.nn.latents import CategoricalLatent
 from reverie.optim.base import Optimizer
 from reverie.spaces import Interface
 from reverie.tensor_files import load_tensors, save_tensors
 
-PHASE = "reverie: "
-"""Prefix of the profiler labels of an update's phases."""
+Purpose = Literal["evaluation", "experience", "random"]
+"""What actions are for: to show what was learned, to collect experience with the agent's own noise, or at random."""
 
 
 @dataclass
@@ -47,23 +50,30 @@ class PolicyState:
 
 
 class ImaginationAgent(nn.Module):
-    """A world model, an actor-critic that learns inside it, and their optimiser.
+    """A world model, a behaviour that acts on it and may learn inside it, and their optimiser.
 
     Args:
         interface: observation and action parts.
         world_model: learns from replayed sequences.
-        behavior: learns from imagined ones.
+        behavior: learns from imagined ones, or plans.
         replay_context: number of leading steps of a replayed window that only give the state to start from, 0 or 1.
+        exploration: noise on the actions that collect experience; None where the behaviour has enough of its own.
+
     """
 
     optimizer: Optimizer
 
     def __init__(
-        self, interface: Interface, world_model: WorldModel, behavior: ActorCritic, replay_context: int
+        self,
+        interface: Interface,
+        world_model: WorldModel,
+        behavior: Behavior,
+        replay_context: int,
+        exploration: Exploration | None = None,
     ) -> None:
         super().__init__()
         self.interface, self.replay_context = interface, replay_context
-        self.world_model, self.behavior = world_model, behavior
+        self.world_model, self.behavior, self.exploration = world_model, behavior, exploration
         self.compute_dtype = torch.float32
 
     @property
@@ -76,12 +86,18 @@ class ImaginationAgent(nn.Module):
         """Name, shape and dtype of the latents that the replay keeps beside every step; none without a context step."""
         if not self.replay_context:
             return {}
-        rssm = self.world_model.rssm
-        index = np.dtype(np.uint8 if rssm.latent.classes <= 256 else np.int16)
+        latent = self._stored_latent
+        index = np.dtype(np.uint8 if latent.classes <= 256 else np.int16)
         return {
-            "deterministic": ((rssm.deterministic,), np.dtype(np.float16)),
-            "stochastic": ((rssm.latent.variables,), index),
+            "deterministic": ((self.world_model.rssm.deterministic,), np.dtype(np.float16)),
+            "stochastic": ((latent.variables,), index),
         }
+
+    @property
+    def _stored_latent(self) -> CategoricalLatent:
+        """The latents of an agent with a context step, which are categorical."""
+        assert isinstance(self.world_model.rssm.latent, CategoricalLatent)
+        return self.world_model.rssm.latent
 
     def stored_latents(self, states: LatentState) -> dict[str, Tensor]:
         """States [..., D] and [..., S C] in the compact form of `latent_fields`."""
@@ -89,20 +105,12 @@ class ImaginationAgent(nn.Module):
             return {}
         return {
             "deterministic": states.deterministic.detach().to(torch.float16),
-            "stochastic": self.world_model.rssm.latent.compress(states.stochastic),
+            "stochastic": self._stored_latent.compress(states.stochastic),
         }
 
     def count_parameters(self) -> dict[str, int]:
         """Number of trained weights by module, and their `total`."""
-        modules: dict[str, nn.Module] = {
-            "encoder": self.world_model.encoder,
-            "rssm": self.world_model.rssm,
-            "decoder": self.world_model.decoder,
-            "reward": self.world_model.reward,
-            "continue": self.world_model.continuation,
-            "actor": self.behavior.actor,
-            "critic": self.behavior.critic,
-        }
+        modules = self.world_model.networks() | self.behavior.networks()
         counts = {name: sum(p.numel() for p in module.parameters()) for name, module in modules.items()}
         return counts | {"total": sum(counts.values())}
 
@@ -118,6 +126,7 @@ class ImaginationAgent(nn.Module):
         is_first: Tensor,
         state: PolicyState | None = None,
         deterministic: bool = False,
+        purpose: Purpose = "evaluation",
     ) -> tuple[Tensor, PolicyState]:
         """Chooses an action for every environment.
 
@@ -125,13 +134,20 @@ class ImaginationAgent(nn.Module):
             observation: part name -> [E, *shape] on the agent's device.
             is_first: bool [E], true where an episode begins.
             state: what the previous call returned; None at the very beginning.
-            deterministic: most likely latents and actions; by default both are sampled, as in the papers.
+            deterministic: most likely latents and actions; by default both are sampled or not as in the papers.
+            purpose: experience is collected with the agent's noise, or at random.
 
         Returns:
             Flat actions float32 [E, A], and the state for the next call.
         """
         latent = self.watch(observation, is_first, state, deterministic)
-        action = self.behavior.actor.distribution(self.behavior.actor(latent.feature)).sample(deterministic)
+        if purpose == "random":
+            action = random_action(self.interface.actions, latent.count, latent.device)
+            return action, PolicyState(latent, action)
+        most_likely = deterministic or (purpose == "evaluation" and self.behavior.evaluates_with_mode)
+        action = self.behavior.choose(self.world_model, latent, most_likely)
+        if purpose == "experience" and self.exploration is not None:
+            action = self.exploration(action)
         return action, PolicyState(latent, action)
 
     def watch(
@@ -143,11 +159,12 @@ class ImaginationAgent(nn.Module):
     ) -> LatentState:
         """The latent state [E, ...] after one more observation of every environment; arguments as for `act`."""
         state = state or self.initial_state(is_first.shape[0])
-        batch = {name: value.unsqueeze(1) for name, value in observation.items()} | {"is_first": is_first.unsqueeze(1)}
+        seen = self.world_model.prepare(observation, deterministic)
+        batch = {name: value.unsqueeze(1) for name, value in seen.items()} | {"is_first": is_first.unsqueeze(1)}
         states, _ = self.world_model.observe(
             batch, state.action.unsqueeze(1), state.latent, self.compute_dtype, deterministic
         )
-        return LatentState(states.deterministic[:, 0], states.stochastic[:, 0])
+        return states.at(0)
 
     def observe(
         self, batch: Mapping[str, Tensor], deterministic: bool = False
@@ -160,13 +177,14 @@ class ImaginationAgent(nn.Module):
             deterministic: most likely latents.
 
         Returns:
-            The batch without its context, the states [B, T, ...] and the posterior logits [B, T, S C].
+            The batch without its context as the model sees it (`WorldModel.prepare`), the states [B, T, ...] and what
+            describes the posterior, [B, T, outputs of the latent].
         """
         rssm, dtype = self.world_model.rssm, self.compute_dtype
         action = batch["action"]
         if self.replay_context:
             state = LatentState(
-                batch["deterministic"][:, 0].to(dtype), rssm.latent.expand(batch["stochastic"][:, 0], dtype)
+                batch["deterministic"][:, 0].to(dtype), self._stored_latent.expand(batch["stochastic"][:, 0], dtype)
             )
             previous_action = action[:, :-1]
             batch = {name: value[:, 1:] for name, value in batch.items() if name not in self.latent_fields}
@@ -175,11 +193,12 @@ class ImaginationAgent(nn.Module):
             previous_action = torch.cat([torch.zeros_like(action[:, :1]), action[:, :-1]], 1)
             is_first = torch.cat([torch.ones_like(batch["is_first"][:, :1]), batch["is_first"][:, 1:]], 1)
             batch = {**batch, "is_first": is_first}
+        batch = self.world_model.prepare(batch, deterministic)
         states, logits = self.world_model.observe(batch, previous_action, state, dtype, deterministic)
         return dict(batch), states, logits
 
     def imagine(self, start: LatentState, deterministic: bool = False) -> Rollout:
-        """Rolls the policy out from `start` [N, ...] in the world model."""
+        """What the behaviour would do from `start` [N, ...], in the world model."""
         return self.behavior.imagine(self.world_model, start, deterministic)
 
     def loss(
@@ -198,16 +217,8 @@ class ImaginationAgent(nn.Module):
             batch, states, posterior_logits = self.observe(batch, deterministic)
         with record_function(PHASE + "world model loss"):
             terms, metrics = self.world_model.loss(batch, states, posterior_logits)
-        going_on = (~batch["is_terminal"]).float()
-        with record_function(PHASE + "imagine"):
-            rollout = self.imagine(states.flatten(), deterministic)
-        with record_function(PHASE + "behavior loss"):
-            policy_terms, policy_metrics, returns = self.behavior.loss(self.world_model, rollout, going_on)
-            terms |= policy_terms
-            weight = self.behavior.settings.replay_value
-            if weight:
-                terms["replay_value"] = weight * self.behavior.replay_value_loss(states.feature, batch, returns)
-        return terms, metrics | policy_metrics, states
+        more_terms, more_metrics = self.behavior.learn(self.world_model, states, batch, deterministic)
+        return terms | more_terms, metrics | more_metrics, states
 
     def update(self, batch: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """One gradient step on everything; static shapes, no host synchronisation.
@@ -226,7 +237,10 @@ class ImaginationAgent(nn.Module):
             total.backward()
         with record_function(PHASE + "optimizer"):
             metrics |= self.optimizer.step()
-            self.behavior.update_slow_critic()
+            self.behavior.after_update()
+        if self.exploration is not None:
+            self.exploration.after_update()
+            metrics |= self.exploration.metrics()
         metrics |= {f"loss/{name}": term.detach().mean() for name, term in terms.items()}
         metrics["loss/total"] = total.detach()
         return metrics, self.stored_latents(states)

@@ -7,9 +7,10 @@ import importlib
 import math
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol, get_args, get_origin, get_type_hints
 
 from reverie.agents.imagination_agent import ImaginationAgent
+from reverie.agents.schedule import Schedule
 from reverie.errors import ConfigError
 from reverie.optim.base import Optimizer
 from reverie.spaces import Interface
@@ -17,6 +18,9 @@ from reverie.spaces import Interface
 AGENTS = {
     "dreamer-v3": "reverie.agents.dreamer_v3:DreamerV3Config",
     "dreamer-v3-2023": "reverie.agents.dreamer_v3_2023:DreamerV3In2023Config",
+    "dreamer-v2": "reverie.agents.dreamer_v2:DreamerV2Config",
+    "dreamer-v1": "reverie.agents.dreamer_v1:DreamerV1Config",
+    "planet": "reverie.agents.planet:PlaNetConfig",
 }
 """Name on the command line -> module and configuration class."""
 
@@ -28,12 +32,12 @@ class AgentConfig(Protocol):
     """What the training loop asks of every agent's configuration."""
 
     name: ClassVar[str]
-    size: str
     batch_size: int
     batch_length: int
-    replay_ratio: float
     replay_capacity: int
-    warmup_steps: int
+
+    def schedule(self) -> Schedule:
+        """When to learn."""
 
     def build(self, interface: Interface) -> ImaginationAgent:
         """Composes the agent for an environment's observations and actions."""
@@ -98,10 +102,12 @@ def make_config(name: str, values: Mapping[str, Any], preset: str = "paper") -> 
     return config
 
 
-SHARES = {"uniform_mix", "actor_uniform_mix", "return_mix", "slow_critic_rate"}
+SHARES = {"uniform_mix", "actor_uniform_mix", "return_mix", "slow_critic_rate", "discount", "reinforce_share"}
+SHARES |= {"kl_balance", "epsilon", "final_epsilon"}
 """Settings that lie between 0 and 1."""
 MAY_BE_ZERO = {"warmup_steps", "learning_rate_warmup", "replay_context", "entropy", "free_nats", "dynamics_scale"}
 MAY_BE_ZERO |= {"representation_scale", "slow_critic_weight", "replay_value_scale", *SHARES}
+MAY_BE_ZERO |= {"kl_scale", "overshooting_scale", "global_prior_scale", "action_noise", "epsilon_decay", "weight_decay"}
 """Settings that 0 switches off; all others are greater."""
 
 
@@ -111,15 +117,17 @@ def check_config(config: AgentConfig) -> None:
     Raises:
         ConfigError: says which, and what was expected.
     """
+    kinds = get_type_hints(type(config))
     for field in fields(config):  # type: ignore[arg-type]
-        value = getattr(config, field.name)
+        value, kind = getattr(config, field.name), kinds[field.name]
         if value is not None and str(field.type).startswith(("int", "float")):
             _check_number(field.name, value, whole=str(field.type).startswith("int"))
+        elif kind is bool and not isinstance(value, bool):
+            raise ConfigError(f"{field.name} must be true or false, got {value!r}")
+        elif get_origin(kind) is Literal and value not in get_args(kind):
+            raise ConfigError(f"{field.name} must be one of {', '.join(map(str, get_args(kind)))}, got {value!r}")
     if config.batch_length < 2:
         raise ConfigError(f"batch_length must be at least 2 to learn dynamics, got {config.batch_length}")
-    sizes = importlib.import_module(type(config).__module__).SIZES
-    if config.size not in sizes:
-        raise ConfigError(f"size must be one of {', '.join(sizes)}, got {config.size!r}")
 
 
 def _check_number(name: str, value: Any, whole: bool) -> None:
@@ -133,5 +141,7 @@ def _check_number(name: str, value: Any, whole: bool) -> None:
         raise ConfigError(f"{name} must lie between 0 and 1, got {value}")
     if name == "replay_context" and value > 1:
         raise ConfigError(f"replay_context must be 0 or 1, got {value}")
+    if name == "image_bits" and value > 8:
+        raise ConfigError(f"image_bits must be 1 to 8, got {value}")
     if name == "discount_horizon" and value <= 1:
         raise ConfigError(f"discount_horizon must be greater than 1 step, got {value}")

@@ -1,83 +1,29 @@
-"""Actor and critic that learn from imagined rollouts (DreamerV3, Nature 2025, "Critic learning", "Actor learning")."""
+"""Actor and critic that learn from imagined rollouts (Dreamer v1, DreamerV2, DreamerV3).
+
+The versions differ in a few joints, which `ActorCriticSettings` names. One is which reward belongs to a state. With
+`reward_of` = `next` (DreamerV3) the value of a state holds the rewards that follow, and the return of step t begins
+with the reward of state t + 1. With `state` (Dreamer v1, DreamerV2) it also holds the state's own reward; the decision
+in state t is then judged by the return of state t + 1.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
+from reverie.behaviors.behavior import Rollout
+from reverie.behaviors.imagined_policy import ActorCriticSettings, ImaginedPolicy, frozen
 from reverie.behaviors.return_normalizer import ReturnNormalizer
 from reverie.models.rssm import LatentState
 from reverie.models.world_model import WorldModel
-from reverie.nn.heads import PolicyHead, TwoHotHead
-from reverie.ops.returns import lambda_return
+from reverie.nn.heads import PolicyHead, ScalarHead
+from reverie.ops.returns import lambda_return, state_returns
 
 
-@dataclass(frozen=True)
-class ActorCriticSettings:
-    """The joints at which the versions of the actor-critic differ.
-
-    Attributes:
-        horizon: H, imagined transitions from every replayed state.
-        discount: gamma in imagination; 1 where the continue head has learned the discount itself.
-        replay_discount: gamma of the critic's loss on replayed rewards.
-        mix: lambda of the lambda-return.
-        entropy: weight of the policy entropy.
-        estimator: `reinforce`, or `dynamics` for gradients through the world model.
-        start_continue: continuation of the first imagined state, `predicted` or `true` (from the replay).
-        continue_value: predicted continuation enters as `probability` or as `mode` (0 or 1).
-        slow_rate: step of the slow critic towards the critic, every update.
-        slow_weight: weight of the cross entropy to the slow critic's mean.
-        replay_value: weight of the critic's loss on replayed rewards; 0 switches it off.
-    """
-
-    horizon: int = 15
-    discount: float = 1.0
-    replay_discount: float = 1 - 1 / 333
-    mix: float = 0.95
-    entropy: float = 3e-4
-    estimator: Literal["reinforce", "dynamics"] = "reinforce"
-    start_continue: Literal["predicted", "true"] = "predicted"
-    continue_value: Literal["probability", "mode"] = "probability"
-    slow_rate: float = 0.02
-    slow_weight: float = 1.0
-    replay_value: float = 0.3
-
-
-@dataclass
-class Rollout:
-    """What was imagined from N = B T starts, time first, so that a range of steps is one piece of memory.
-
-    Attributes:
-        features: h and z of every state, [H + 1, N, F].
-        actions: [H, N, A].
-        parameters: of the policy's distributions, with gradient, [H, N, P].
-    """
-
-    features: Tensor
-    actions: Tensor
-    parameters: Tensor
-
-
-@contextmanager
-def frozen(*modules: nn.Module) -> Iterator[None]:
-    """Within the block the parameters of `modules` are constants: gradients pass through them, not into them."""
-    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
-
-
-class ActorCritic(nn.Module):
+class ActorCritic(ImaginedPolicy):
     """Policy and value function trained on rollouts of a world model.
 
     Args:
@@ -86,41 +32,27 @@ class ActorCritic(nn.Module):
         settings: see `ActorCriticSettings`.
     """
 
-    def __init__(self, actor: PolicyHead, critic: TwoHotHead, settings: ActorCriticSettings) -> None:
-        super().__init__()
-        self.actor, self.critic, self.settings = actor, critic, settings
-        self.slow_critic = copy.deepcopy(critic).requires_grad_(False)
-        self.normalizer = ReturnNormalizer()
+    def __init__(self, actor: PolicyHead, critic: ScalarHead, settings: ActorCriticSettings) -> None:
+        super().__init__(actor, settings)
+        self.critic = critic
+        self.slow_critic = None if settings.slow == "none" else copy.deepcopy(critic).requires_grad_(False)
+        self.normalizer = ReturnNormalizer() if settings.normalize else None
+        if settings.slow_every > 1:
+            self.register_buffer("updates", torch.zeros(()))
 
-    def imagine(self, world_model: WorldModel, start: LatentState, deterministic: bool = False) -> Rollout:
-        """Rolls the policy out in the world model.
+    def networks(self) -> dict[str, nn.Module]:
+        """Actor and critic."""
+        return {"actor": self.actor, "critic": self.critic}
 
-        With the `reinforce` estimator nothing but the policy itself is recorded for gradients, and its outputs are
-        kept so that the actor's loss need not compute them again.
-
-        Args:
-            world_model: its `rssm` makes the transitions.
-            start: N states, [N, ...].
-            deterministic: most likely latents and actions instead of samples.
-        """
-        features: list[Tensor] = []
-        parameters: list[Tensor] = []
-        actions: list[Tensor] = []
-        through_dynamics = self.settings.estimator == "dynamics"
-
-        def policy(feature: Tensor, step: int) -> Tensor:
-            features.append(feature)
-            with torch.enable_grad():
-                parameters.append(self.actor(feature.detach()))
-            chosen = parameters[-1] if through_dynamics else parameters[-1].detach()
-            actions.append(self.actor.distribution(chosen).sample(deterministic))
-            return actions[-1]
-
-        with frozen(world_model), torch.set_grad_enabled(through_dynamics):
-            states = world_model.rssm.imagine(policy, start.detach(), self.settings.horizon, deterministic)
-            features.append(states[-1].feature)
-            imagined = torch.stack(features), torch.stack(actions)
-        return Rollout(*imagined, torch.stack(parameters))
+    def judge(
+        self, world_model: WorldModel, rollout: Rollout, states: LatentState, batch: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """See `ImaginedPolicy`; the critic may also learn from replayed rewards."""
+        terms, metrics, returns = self.loss(world_model, rollout, (~batch["is_terminal"]).float())
+        if self.settings.replay_value:
+            loss = self.replay_value_loss(states.feature, batch, returns)
+            terms["replay_value"] = self.settings.replay_value * loss
+        return terms, metrics
 
     def loss(
         self, world_model: WorldModel, rollout: Rollout, going_on: Tensor
@@ -136,47 +68,81 @@ class ActorCritic(nn.Module):
             Terms `policy` and `value`, each [B, T] (mean over imagined steps); scalar metrics; and the returns of the
             start states [B, T].
         """
-        batch_shape, settings = going_on.shape, self.settings
-        through_dynamics = settings.estimator == "dynamics"
-        feature = rollout.features
-        with frozen(world_model), torch.set_grad_enabled(through_dynamics):
-            reward = world_model.predict_reward(feature[1:]).T
+        batch_shape, settings, feature = going_on.shape, self.settings, rollout.features
+        first = 0 if settings.keep_start else 1
+        with frozen(world_model), torch.set_grad_enabled(settings.estimator != "reinforce"):
+            reward = world_model.predict_reward(feature[1 if settings.reward_of == "next" else first :]).T
             continuation = self._continuation(world_model, feature, going_on)
-        value_logits = self.critic(feature[:-1].detach())
-        slow_value = self.slow_critic.mean(self.slow_critic(feature[:-1].detach()))
-        if through_dynamics:
-            with frozen(self.critic):
-                value = self.critic.mean(self.critic(feature)).T
-        else:
-            with torch.no_grad():
-                last = self.critic.mean(self.critic(feature[-1:]))
-                value = torch.cat([self.critic.mean(value_logits), last]).T
+        value_logits = self.critic(feature[first:-1].detach())
+        value = self._values(feature, value_logits)
         discount = continuation * settings.discount
-        weight = (discount.cumprod(1) / settings.discount)[:, :-1].detach()
-        returns = lambda_return(reward, discount[:, 1:], value[:, 1:], settings.mix)
-        self.normalizer.update(returns)
-        advantage = (returns - value[:, :-1]) / self.normalizer.scale
-        policy = self.actor.distribution(rollout.parameters)
-        entropy = policy.entropy().T
-        if through_dynamics:
-            objective = advantage
+        if settings.reward_of == "next":
+            weight = (discount.cumprod(1) / settings.discount)[:, :-1].detach()
+            returns = lambda_return(reward, discount[:, 1:], value[:, 1:], settings.mix)
+            judged, judged_weight = returns, weight
         else:
-            objective = policy.log_probability(rollout.actions.detach()).T * advantage.detach()
-        policy_loss = -weight * (objective + settings.entropy * entropy)
-        value_loss = weight * self._value_loss(value_logits, returns.T, slow_value).T
+            start = torch.ones_like(discount[:, :1]) if settings.keep_start else going_on.view(-1, 1)
+            weight = torch.cat([start, discount[:, first:-2]], 1).cumprod(1).detach()
+            returns = state_returns(reward, discount[:, first:], value[:, first:], settings.mix)
+            judged, judged_weight = (returns[:, 1:], weight[:, :-1]) if settings.keep_start else (returns, weight)
+        policy_loss, metrics = self._policy_loss(rollout, judged, judged_weight, value, returns)
+        value_loss = weight * self._value_loss(value_logits, returns.T, feature[first:-1]).T
         terms = {"policy": policy_loss.mean(1).view(batch_shape), "value": value_loss.mean(1).view(batch_shape)}
         with torch.no_grad():
-            metrics = {
+            metrics |= {
                 "imagination/return": returns.mean(),
                 "imagination/reward": reward.mean(),
                 "imagination/value": value.mean(),
                 "imagination/continue": continuation.mean(),
                 "imagination/weight": weight.mean(),
-                "imagination/return_scale": self.normalizer.scale.clone(),
-                "imagination/advantage_magnitude": advantage.abs().mean(),
-                "policy/entropy": entropy.mean(),
             }
         return terms, metrics, returns[:, 0].detach().view(batch_shape)
+
+    def _values(self, feature: Tensor, value_logits: Tensor) -> Tensor:
+        """Values of all imagined states by the critic that gives targets: [H + 1, N, F] -> [N, H + 1]."""
+        target = self.slow_critic if self.settings.slow == "target" else self.critic
+        assert target is not None
+        if self.settings.estimator != "reinforce":
+            with frozen(target):
+                return target.mean(target(feature)).T
+        with torch.no_grad():
+            if target is not self.critic or not self.settings.keep_start:
+                return target.mean(target(feature)).T
+            last = target.mean(target(feature[-1:]))
+            return torch.cat([target.mean(value_logits), last]).T
+
+    def _policy_loss(
+        self, rollout: Rollout, judged: Tensor, weight: Tensor, value: Tensor, returns: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The actor's loss on the first M decisions of each rollout.
+
+        Args:
+            rollout: from `imagine`.
+            judged: return by which each decision is judged, [N, M].
+            weight: of each decision, [N, M].
+            value: of all imagined states, [N, H + 1].
+            returns: of all states, for the scale.
+
+        Returns:
+            Loss [N, M] and scalar metrics.
+        """
+        settings, count = self.settings, judged.shape[1]
+        advantage, metrics = judged - value[:, :count], {}
+        if self.normalizer is not None:
+            self.normalizer.update(returns)
+            judged, advantage = judged / self.normalizer.scale, advantage / self.normalizer.scale
+            metrics["imagination/return_scale"] = self.normalizer.scale.clone()
+        policy = self.actor.distribution(rollout.parameters[:count])
+        entropy = policy.entropy().T
+        objective = advantage if settings.baseline else judged
+        if settings.estimator != "dynamics":
+            scored = policy.log_probability(rollout.actions[:count].detach()).T * advantage.detach()
+            share = settings.reinforce_share
+            objective = scored if settings.estimator == "reinforce" else share * scored + (1 - share) * objective
+        if settings.baseline or settings.estimator != "dynamics":
+            metrics["imagination/advantage_magnitude"] = advantage.detach().abs().mean()
+        metrics["policy/entropy"] = entropy.detach().mean()
+        return -weight * (objective + settings.entropy * entropy), metrics
 
     def _continuation(self, world_model: WorldModel, feature: Tensor, going_on: Tensor) -> Tensor:
         """Continuation of all H + 1 imagined states: [N, H + 1]."""
@@ -184,12 +150,16 @@ class ActorCritic(nn.Module):
         if self.settings.continue_value == "mode":
             probability = (probability > 0.5).float()
         if self.settings.start_continue == "true":
-            probability = torch.cat([going_on.reshape(-1, 1), probability[:, 1:]], 1)
+            known = going_on.reshape(-1, 1) * world_model.scales.continue_discount
+            probability = torch.cat([known, probability[:, 1:]], 1)
         return probability
 
-    def _value_loss(self, logits: Tensor, returns: Tensor, slow_value: Tensor) -> Tensor:
-        """Cross entropy to the return, plus the weighted one to the slow critic's mean."""
-        weight = self.settings.slow_weight
+    def _value_loss(self, logits: Tensor, returns: Tensor, feature: Tensor) -> Tensor:
+        """The critic's loss on the returns, plus the weighted one on the slow critic's mean if it is a regulariser."""
+        returns, weight = returns.detach(), self.settings.slow_weight
+        if self.slow_critic is None or self.settings.slow != "regulariser":
+            return self.critic.loss(logits, returns)
+        slow_value = self.slow_critic.mean(self.slow_critic(feature.detach()))
         if weight == 1:
             return self.critic.loss(logits, returns, slow_value)
         return self.critic.loss(logits, returns) + weight * self.critic.loss(logits, slow_value)
@@ -213,12 +183,23 @@ class ActorCritic(nn.Module):
         mix = self.settings.mix * (1 - last)
         returns = lambda_return(batch["reward"][:, 1:], discount, start_returns[:, 1:], mix)
         logits = self.critic(feature[:, :-1])
-        slow_value = self.slow_critic.mean(self.slow_critic(feature[:, :-1].detach()))
-        return (~batch["is_last"][:, :-1]).float() * self._value_loss(logits, returns, slow_value)
+        return (~batch["is_last"][:, :-1]).float() * self._value_loss(logits, returns, feature[:, :-1])
+
+    def after_update(self) -> None:
+        """See `Behavior`."""
+        self.update_slow_critic()
 
     @torch.no_grad()
     def update_slow_critic(self) -> None:
-        """Moves the slow critic towards the critic; call after the optimiser's step."""
+        """Moves the slow critic towards the critic, the first time at once; call after the optimiser's step."""
+        if self.slow_critic is None:
+            return
         slow: list[Tensor] = list(self.slow_critic.parameters())
         fast: list[Tensor] = list(self.critic.parameters())
-        torch._foreach_lerp_(slow, fast, self.settings.slow_rate)
+        if self.settings.slow_every == 1:
+            torch._foreach_lerp_(slow, fast, self.settings.slow_rate)
+            return
+        count = self.get_buffer("updates")
+        rate = self.settings.slow_rate * (count % self.settings.slow_every == 0)
+        torch._foreach_lerp_(slow, fast, [rate.to(tensor.dtype).expand_as(tensor) for tensor in slow])
+        count += 1

@@ -87,10 +87,10 @@ def predict_open_loop(
     context = context or max(1, steps // 2)
     model, dtype = agent.world_model, agent.compute_dtype
     previous = torch.cat([torch.zeros_like(batch["action"][:, :1]), batch["action"][:, :-1]], 1)
-    seen = {name: value[:, :context] for name, value in batch.items()}
+    seen = model.prepare({name: value[:, :context] for name, value in batch.items()})
     start = model.rssm.initial(previous.shape[0], agent.device, dtype)
     observed, _ = model.observe(seen, previous[:, :context], start, dtype)
-    last = type(observed)(observed.deterministic[:, -1], observed.stochastic[:, -1])
+    last = observed.at(-1)
     actions = batch["action"][:, context - 1 :]
     imagined = model.rssm.imagine(lambda feature, step: actions[:, step], last, steps - context)
     feature = torch.cat([observed.feature, torch.stack([state.feature for state in imagined[1:]], 1)], 1)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from reverie.models.dream_model import TensorState
-from reverie.nn.cells import BlockGRU, NormGRU
-from reverie.nn.latents import CategoricalLatent
-from reverie.nn.layers import MLP, Initialiser, Linear, Norm
+from reverie.nn.cells import Cell
+from reverie.nn.latents import Latent
+from reverie.nn.layers import MLP, Activation, Initialiser, Linear, Norm
 
 
 @dataclass
@@ -26,13 +27,30 @@ class LatentState(TensorState):
         """State and sample side by side: [..., D + S C]."""
         return torch.cat([self.deterministic, self.stochastic], -1)
 
-    def detach(self) -> LatentState:
+    def detach(self) -> Self:
         """The same state outside the graph."""
-        return LatentState(self.deterministic.detach(), self.stochastic.detach())
+        return type(self)(self.deterministic.detach(), self.stochastic.detach())
 
-    def flatten(self) -> LatentState:
+    def flatten(self) -> Self:
         """[B, T, ...] -> [B T, ...]."""
-        return LatentState(self.deterministic.flatten(0, 1), self.stochastic.flatten(0, 1))
+        return type(self)(self.deterministic.flatten(0, 1), self.stochastic.flatten(0, 1))
+
+    def at(self, step: int | slice) -> Self:
+        """One step, or a range of steps: [B, T, ...] -> [B, ...] or [B, T', ...]."""
+        return type(self)(self.deterministic[:, step], self.stochastic[:, step])
+
+    def repeat(self, count: int) -> Self:
+        """Every rollout `count` times, one after the other: [N, ...] -> [N count, ...]."""
+        return type(self)(*(value.repeat_interleave(count, 0) for value in self._tensors()))
+
+
+class SampleState(LatentState):
+    """The state of a model without memory: only z is shown to others, h is on the way to it."""
+
+    @property
+    def feature(self) -> Tensor:
+        """The sample alone: [..., S C]."""
+        return self.stochastic
 
 
 class RSSM(nn.Module):
@@ -45,15 +63,16 @@ class RSSM(nn.Module):
         hidden: units of the prior and posterior networks.
         prior_layers, posterior_layers: their hidden layers.
         norm: norm of those layers.
-        learned_initial: begin episodes in tanh(w) and the prior's mode there (2023) instead of zeros (2025).
+        learned_initial: begin episodes in tanh(w) and the prior's mode there (DreamerV3, 2023) instead of zeros.
         initialiser: of hidden layers.
         output: initialiser of the logit layers.
+        activation: of hidden layers.
     """
 
     def __init__(
         self,
-        cell: BlockGRU | NormGRU,
-        latent: CategoricalLatent,
+        cell: Cell,
+        latent: Latent,
         deterministic: int,
         tokens: int,
         hidden: int,
@@ -63,34 +82,36 @@ class RSSM(nn.Module):
         learned_initial: bool,
         initialiser: Initialiser,
         output: Initialiser,
+        activation: Activation = "silu",
     ) -> None:
         super().__init__()
         self.cell, self.latent, self.deterministic = cell, latent, deterministic
-        self.prior = MLP(deterministic, hidden, prior_layers, norm, initialiser)
-        self.prior_logits = Linear(hidden, latent.width, output)
-        self.posterior = MLP(deterministic + tokens, hidden, posterior_layers, norm, initialiser)
-        self.posterior_logits = Linear(hidden, latent.width, output)
+        self.state = LatentState if cell.remembers else SampleState
+        self.prior = MLP(deterministic, hidden, prior_layers, norm, initialiser, activation)
+        self.prior_logits = Linear(self.prior.outputs, latent.outputs, output)
+        self.posterior = MLP(deterministic + tokens, hidden, posterior_layers, norm, initialiser, activation)
+        self.posterior_logits = Linear(hidden, latent.outputs, output)
         self.initial_deterministic = nn.Parameter(torch.zeros(deterministic)) if learned_initial else None
 
     @property
     def features(self) -> int:
-        """D + S C."""
-        return self.deterministic + self.latent.width
+        """F: D + S C, or S C without memory."""
+        return self.latent.width + (self.deterministic if self.cell.remembers else 0)
 
     def initial(self, batch: int, device: torch.device, dtype: torch.dtype = torch.float32) -> LatentState:
         """The state before the first observation of an episode: [batch, D], [batch, S C]."""
         if self.initial_deterministic is None:
-            return LatentState(
+            return self.state(
                 torch.zeros(batch, self.deterministic, device=device, dtype=dtype),
                 torch.zeros(batch, self.latent.width, device=device, dtype=dtype),
             )
         deterministic = torch.tanh(self.initial_deterministic).to(dtype)
         with torch.no_grad():
             stochastic = self.latent.sample(self.predict(deterministic), deterministic=True)
-        return LatentState(deterministic.expand(batch, -1), stochastic.expand(batch, -1))
+        return self.state(deterministic.expand(batch, -1), stochastic.expand(batch, -1))
 
     def predict(self, deterministic: Tensor) -> Tensor:
-        """Prior logits from h: [..., D] -> [..., S C]."""
+        """What describes the prior, logits or means and deviations: h [..., D] -> [..., outputs of the latent]."""
         return self.prior_logits(self.prior(deterministic))
 
     def observe(
@@ -114,7 +135,7 @@ class RSSM(nn.Module):
             deterministic: take most likely latents instead of samples.
 
         Returns:
-            The states [B, T, ...] with gradients, and the posterior logits [B, T, S C].
+            The states [B, T, ...] with gradients, and what describes the posterior, [B, T, outputs of the latent].
         """
         dtype, steps = tokens.dtype, tokens.shape[1]
         resets = is_first.unsqueeze(-1)
@@ -141,7 +162,7 @@ class RSSM(nn.Module):
             hs.append(h)
             zs.append(z)
             logits.append(logit)
-        return LatentState(torch.stack(hs, 1), torch.stack(zs, 1)), torch.stack(logits, 1)
+        return self.state(torch.stack(hs, 1), torch.stack(zs, 1)), torch.stack(logits, 1)
 
     def imagine_step(
         self,
@@ -154,7 +175,7 @@ class RSSM(nn.Module):
         """One step without an observation: state [N, ...], action [N, A] -> state [N, ...]."""
         embedding = self.cell.embed_action(action.to(state.deterministic.dtype))
         h = self.cell(state.deterministic, state.stochastic, embedding, kernels)
-        return LatentState(h, self.latent.sample(self.predict(h), deterministic, temperature))
+        return self.state(h, self.latent.sample(self.predict(h), deterministic, temperature))
 
     def imagine(
         self,

@@ -1,6 +1,7 @@
 """Recurrent cells of the RSSM: what carries the deterministic state h from one step to the next.
 
-Every cell has the same three methods, so that a world model can use any of them:
+Every cell has the same three methods, so that a world model can use any of them, and says in `remembers` whether h
+outlives a step:
 
 * `embed_action` runs once for all steps, because it does not depend on the recurrent state;
 * `prepare` brings kernels into the layout and dtype of the steps, once a sequence;
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from reverie.errors import ConfigError
-from reverie.nn.layers import BlockLinear, Initialiser, Linear, NormActivation
+from reverie.nn.layers import Activation, BlockLinear, Initialiser, Linear, Norm, NormActivation
 from reverie.ops.gates import gated_update
 
 
@@ -39,6 +40,8 @@ class BlockGRU(nn.Module):
     Raises:
         ConfigError: D is not a multiple of G.
     """
+
+    remembers = True
 
     def __init__(
         self, deterministic: int, stochastic: int, action: int, hidden: int, blocks: int, initialiser: Initialiser
@@ -92,7 +95,43 @@ class BlockGRU(nn.Module):
         return gated_update(blocked, reset, candidate, update).transpose(0, 1).flatten(1)
 
 
-class NormGRU(nn.Module):
+class InputLayer(nn.Module):
+    """Base of the cells that are fed by one hidden layer on z and the action.
+
+    Args:
+        stochastic: width of a flat latent sample.
+        action: A, width of the flat action.
+        hidden: units.
+        norm: of the layer; without one it has a bias.
+        activation: of the layer.
+        initialiser: of its kernel.
+    """
+
+    remembers = True
+
+    def __init__(
+        self, stochastic: int, action: int, hidden: int, norm: Norm, activation: Activation, initialiser: Initialiser
+    ) -> None:
+        super().__init__()
+        self.stochastic = stochastic
+        self.input = Linear(stochastic + action, hidden, initialiser, bias=norm == "none")
+        self.norm_input = NormActivation(hidden, norm, activation)
+
+    def embed_action(self, action: Tensor) -> Tensor:
+        """Contribution of the action to the input layer, before its norm: [..., A] -> [..., hidden]."""
+        embedding = _bound(action) @ self.input.weight[:, self.stochastic :].T.to(action.dtype)
+        return embedding if self.input.bias is None else embedding + self.input.bias.to(action.dtype)
+
+    def prepare(self, dtype: torch.dtype) -> tuple[Tensor, ...]:
+        """The input layer's kernel for z: [S C, hidden]."""
+        return (self.input.weight[:, : self.stochastic].T.to(dtype),)
+
+    def feed(self, stochastic: Tensor, action_embedding: Tensor, kernels: tuple[Tensor, ...]) -> Tensor:
+        """The input layer: z [N, S C], action embedding [N, hidden] -> [N, hidden]."""
+        return self.norm_input(torch.addmm(action_embedding, stochastic, kernels[0]))
+
+
+class NormGRU(InputLayer):
     """Dense GRU with LayerNorm inside, fed by one hidden layer (DreamerV2; DreamerV3, arXiv 2023).
 
     The reset gate multiplies the candidate before its tanh, and the update gate has a bias of -1.
@@ -103,28 +142,110 @@ class NormGRU(nn.Module):
         action: A.
         hidden: units of the input layer.
         initialiser: of every kernel.
+        norm: of the input layer: `layer` (DreamerV3), or `none`, with which all layers have biases (DreamerV2).
+        activation: of the input layer.
     """
 
-    def __init__(self, deterministic: int, stochastic: int, action: int, hidden: int, initialiser: Initialiser) -> None:
-        super().__init__()
-        self.stochastic = stochastic
-        self.input = Linear(stochastic + action, hidden, initialiser, bias=False)
-        self.norm_input = NormActivation(hidden, "layer")
-        self.gates = Linear(deterministic + hidden, 3 * deterministic, initialiser, bias=False)
+    def __init__(
+        self,
+        deterministic: int,
+        stochastic: int,
+        action: int,
+        hidden: int,
+        initialiser: Initialiser,
+        norm: Norm = "layer",
+        activation: Activation = "silu",
+    ) -> None:
+        super().__init__(stochastic, action, hidden, norm, activation, initialiser)
+        self.gates = Linear(deterministic + hidden, 3 * deterministic, initialiser, bias=norm == "none")
         self.norm_gates = nn.LayerNorm(3 * deterministic, eps=1e-3)
-
-    def embed_action(self, action: Tensor) -> Tensor:
-        """Contribution of the action to the input layer, before its norm: [..., A] -> [..., hidden]."""
-        return _bound(action) @ self.input.weight[:, self.stochastic :].T.to(action.dtype)
-
-    def prepare(self, dtype: torch.dtype) -> tuple[Tensor, ...]:
-        """The input layer's kernel for z: [S C, hidden]."""
-        return (self.input.weight[:, : self.stochastic].T.to(dtype),)
 
     def forward(
         self, deterministic: Tensor, stochastic: Tensor, action_embedding: Tensor, kernels: tuple[Tensor, ...]
     ) -> Tensor:
         """One step: h [N, D], z [N, S C], action embedding [N, hidden] -> next h [N, D]."""
-        x = self.norm_input(torch.addmm(action_embedding, stochastic, kernels[0]))
+        x = self.feed(stochastic, action_embedding, kernels)
         gates = self.norm_gates(self.gates(torch.cat([deterministic, x], -1)).float()).to(x.dtype)
         return gated_update(deterministic, *gates.chunk(3, -1))
+
+
+class ClassicGRU(InputLayer):
+    """GRU whose reset gate multiplies h before the candidate's product (Cho et al., 2014; PlaNet's released code).
+
+    The biases of both gates begin at one. Arguments as for `InputLayer`, with D first.
+    """
+
+    def __init__(
+        self,
+        deterministic: int,
+        stochastic: int,
+        action: int,
+        hidden: int,
+        initialiser: Initialiser,
+        activation: Activation,
+    ) -> None:
+        super().__init__(stochastic, action, hidden, "none", activation, initialiser)
+        self.gates = Linear(hidden + deterministic, 2 * deterministic, initialiser)
+        self.candidate = Linear(hidden + deterministic, deterministic, initialiser)
+        assert self.gates.bias is not None
+        nn.init.ones_(self.gates.bias)
+
+    def forward(
+        self, deterministic: Tensor, stochastic: Tensor, action_embedding: Tensor, kernels: tuple[Tensor, ...]
+    ) -> Tensor:
+        """One step: h [N, D], z [N, S], action embedding [N, hidden] -> next h [N, D]."""
+        x = self.feed(stochastic, action_embedding, kernels)
+        reset, keep = torch.sigmoid(self.gates(torch.cat([x, deterministic], -1))).chunk(2, -1)
+        candidate = torch.tanh(self.candidate(torch.cat([x, reset * deterministic], -1)))
+        return torch.lerp(candidate, deterministic, keep)
+
+
+class ResetAfterGRU(InputLayer):
+    """GRU whose reset gate multiplies the product with h, as in `torch.nn.GRUCell` (Dreamer v1's released code).
+
+    Arguments as for `InputLayer`, with D first; the kernel on h begins orthogonal.
+    """
+
+    def __init__(
+        self,
+        deterministic: int,
+        stochastic: int,
+        action: int,
+        hidden: int,
+        initialiser: Initialiser,
+        activation: Activation,
+    ) -> None:
+        super().__init__(stochastic, action, hidden, "none", activation, initialiser)
+        self.from_input = Linear(hidden, 3 * deterministic, initialiser)
+        self.from_state = Linear(deterministic, 3 * deterministic, initialiser)
+        if not self.from_state.weight.is_meta:
+            nn.init.orthogonal_(self.from_state.weight)
+
+    def forward(
+        self, deterministic: Tensor, stochastic: Tensor, action_embedding: Tensor, kernels: tuple[Tensor, ...]
+    ) -> Tensor:
+        """One step: h [N, D], z [N, S], action embedding [N, hidden] -> next h [N, D]."""
+        x = self.from_input(self.feed(stochastic, action_embedding, kernels)).chunk(3, -1)
+        h = self.from_state(deterministic).chunk(3, -1)
+        reset, keep = torch.sigmoid(x[0] + h[0]), torch.sigmoid(x[1] + h[1])
+        return torch.lerp(torch.tanh(x[2] + reset * h[2]), deterministic, keep)
+
+
+class Memoryless(InputLayer):
+    """No recurrence: h is a hidden layer on z and the action alone (PlaNet, section 3, the stochastic model)."""
+
+    remembers = False
+
+    def __init__(
+        self, stochastic: int, action: int, hidden: int, initialiser: Initialiser, activation: Activation
+    ) -> None:
+        super().__init__(stochastic, action, hidden, "none", activation, initialiser)
+
+    def forward(
+        self, deterministic: Tensor, stochastic: Tensor, action_embedding: Tensor, kernels: tuple[Tensor, ...]
+    ) -> Tensor:
+        """One step: z [N, S], action embedding [N, hidden] -> h [N, hidden]; the h of before is not read."""
+        return self.feed(stochastic, action_embedding, kernels)
+
+
+Cell = BlockGRU | NormGRU | ClassicGRU | ResetAfterGRU | Memoryless

@@ -4,15 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from reverie.errors import ConfigError
-from reverie.nn.encoders import STAGE_FACTORS, ImageNetwork, group_images, image_stages, padded_side
-from reverie.nn.layers import MLP, BlockLinear, Convolution, Initialiser, Linear, NormActivation
+from reverie.nn.encoders import (
+    NORMS,
+    STAGE_FACTORS,
+    ImageNetwork,
+    VectorScale,
+    group_images,
+    image_stages,
+    padded_side,
+)
+from reverie.nn.layers import (
+    ACTIVATIONS,
+    MLP,
+    Activation,
+    BlockLinear,
+    Convolution,
+    Initialiser,
+    Linear,
+    NormActivation,
+)
 from reverie.ops.transforms import symexp, symlog
 from reverie.spaces import ObservationPart
 
@@ -96,6 +112,33 @@ class StridedImageDecoder(nn.Module):
         return self.output(x).float()[:, : self.shape[0], : self.shape[1]] + 0.5
 
 
+class UnpaddedImageDecoder(nn.Module):
+    """Image decoder of the agents before DreamerV3: a linear layer, then transposed convolutions to 64x64 pixels.
+
+    The layer gives 1x1x32 depth; kernels of 5, 5, 6 and 6 with stride 2 give 5, 13, 30 and 64 pixels a side. As in
+    `StridedImageDecoder` 0.5 is added at the end.
+    """
+
+    def __init__(
+        self, channels: int, features: int, depth: int, initialiser: Initialiser, activation: Activation
+    ) -> None:
+        super().__init__()
+        widths = [32 * depth, 4 * depth, 2 * depth, depth, channels]
+        self.to_grid = Linear(features, widths[0], initialiser)
+        stages = zip(widths[:-1], widths[1:], (5, 5, 6, 6), strict=True)
+        self.convolutions = nn.ModuleList(
+            Convolution(a, b, k, initialiser, 2, True, padded=False) for a, b, k in stages
+        )
+        self.activation = ACTIVATIONS[activation]
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """[N, D + S C] -> float32 [N, 64, 64, C], near [0, 1] but not bounded."""
+        x = self.to_grid(feature)[:, None, None]
+        for stage, convolution in enumerate(self.convolutions):
+            x = convolution(self.activation(x) if stage else x)
+        return x.float() + 0.5
+
+
 def _double(x: Tensor) -> Tensor:
     """Nearest-neighbour upsampling by two: [N, H, W, C] -> [N, 2H, 2W, C]."""
     n, h, w, c = x.shape
@@ -105,17 +148,22 @@ def _double(x: Tensor) -> Tensor:
 class Decoder(nn.Module):
     """Latent features to a prediction and a loss for every observation part.
 
-    Losses are summed over the entries of a part, with no factor one half (DreamerV3, Nature 2025, equation 4):
-    squared error on [0, 1] for images, squared error to symlog values for vectors, cross entropy for classes.
+    Losses are summed over the entries of a part: squared error on [0, 1] for images, squared error to symlog or raw
+    values for vectors, cross entropy for classes. DreamerV3 has no factor one half before the squares (Nature 2025,
+    equation 4); in the older agents they are log-densities of normals with deviation one, up to a constant.
 
     Args:
         parts: observation parts.
         deterministic: D.
         stochastic: S C.
         depth, units, layers, blocks: sizes of the networks.
-        network: kind of image network.
+        network: kind of image network; it also decides the norm.
         hidden: initialiser of hidden layers.
         output: initialiser of output layers.
+        activation: of the vector network.
+        image_activation: of the image networks; by default the same.
+        vectors: scale in which vectors are predicted.
+        square: factor before squared errors, 1 or 0.5.
     """
 
     def __init__(
@@ -130,8 +178,13 @@ class Decoder(nn.Module):
         network: ImageNetwork,
         hidden: Initialiser,
         output: Initialiser,
+        activation: Activation = "silu",
+        image_activation: Activation | None = None,
+        vectors: VectorScale = "symlog",
+        square: float = 1.0,
     ) -> None:
         super().__init__()
+        self.vectors, self.square = vectors, square
         features = deterministic + stochastic
         self.image_groups = group_images(parts)
         self.images = nn.ModuleList()
@@ -140,11 +193,14 @@ class Decoder(nn.Module):
             shape = (height, width, sum(part.shape[2] for part in group))
             if network == "pooled":
                 self.images.append(PooledImageDecoder(shape, deterministic, stochastic, depth, units, blocks, hidden))
+            elif network == "unpadded":
+                chosen = image_activation or activation
+                self.images.append(UnpaddedImageDecoder(shape[2], features, depth, hidden, chosen))
             else:
                 self.images.append(StridedImageDecoder(shape, features, depth, hidden, output))
         self.flat_parts = sorted((part for part in parts if part.kind != "image"), key=lambda part: part.name)
-        norm: Literal["rms", "layer"] = "rms" if network == "pooled" else "layer"
-        self.vector = MLP(features, units, layers, norm, hidden) if self.flat_parts else None
+        norm = NORMS[network]
+        self.vector = MLP(features, units, layers, norm, hidden, activation) if self.flat_parts else None
         self.heads = nn.ModuleList(
             Linear(
                 units if layers else features,
@@ -155,7 +211,7 @@ class Decoder(nn.Module):
         )
 
     def forward(self, feature: Tensor) -> dict[str, Tensor]:
-        """Raw outputs: images in [0, 1], symlog values of vectors, logits of classes.
+        """Raw outputs: images in [0, 1], symlog or raw values of vectors, logits of classes.
 
         Args:
             feature: [B, T, D + S C].
@@ -180,20 +236,24 @@ class Decoder(nn.Module):
         for group in self.image_groups:
             for part in group:
                 target = observation[part.name].float() / 255
-                losses[part.name] = (outputs[part.name] - target).square().sum((-3, -2, -1))
+                losses[part.name] = self._scaled((outputs[part.name] - target).square().sum((-3, -2, -1)))
         for part in self.flat_parts:
             output, target = outputs[part.name], observation[part.name]
             if part.kind == "vector":
-                losses[part.name] = (output - symlog(target)).square().sum(-1)
+                aim = symlog(target) if self.vectors == "symlog" else target
+                losses[part.name] = self._scaled((output - aim).square().sum(-1))
             else:
                 losses[part.name] = _class_losses(output, target, part.classes)
         return losses
 
+    def _scaled(self, squares: Tensor) -> Tensor:
+        return squares if self.square == 1 else squares * self.square
+
     def predictions(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Outputs in the units of the environment: images in [0, 1], vectors by symexp, most likely classes."""
+        """Outputs in the units of the environment: images in [0, 1], vectors, most likely classes."""
         images = {part.name: outputs[part.name] for group in self.image_groups for part in group}
         flat = {
-            part.name: symexp(outputs[part.name])
+            part.name: (symexp(outputs[part.name]) if self.vectors == "symlog" else outputs[part.name])
             if part.kind == "vector"
             else torch.stack([x.argmax(-1) for x in outputs[part.name].split(list(part.classes), -1)], -1)
             for part in self.flat_parts

@@ -10,14 +10,24 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from reverie.nn.layers import MLP, Convolution, Initialiser, NormActivation
+from reverie.errors import ConfigError
+from reverie.nn.layers import MLP, Activation, Convolution, Initialiser, Norm, NormActivation
 from reverie.ops.distributions import one_hot
 from reverie.ops.transforms import symlog
 from reverie.spaces import ObservationPart
 
-ImageNetwork = Literal["pooled", "strided"]
-STAGE_FACTORS: dict[ImageNetwork, tuple[int, ...]] = {"pooled": (2, 3, 4, 4), "strided": (1, 2, 4, 8)}
-"""Channels of the four stages as multiples of `depth`: 2025 version (max-pool) and 2023 version (stride)."""
+ImageNetwork = Literal["pooled", "strided", "unpadded"]
+STAGE_FACTORS: dict[ImageNetwork, tuple[int, ...]] = {
+    "pooled": (2, 3, 4, 4),
+    "strided": (1, 2, 4, 8),
+    "unpadded": (1, 2, 4, 8),
+}
+"""Channels of the four stages as multiples of `depth`: DreamerV3 of 2025 (max-pool), of 2023 (stride), and the agents
+before it (stride without padding, for images of 64x64)."""
+NORMS: dict[ImageNetwork, Norm] = {"pooled": "rms", "strided": "layer", "unpadded": "none"}
+"""The norm that goes with each."""
+VectorScale = Literal["symlog", "raw"]
+UNPADDED_SIDE = 64
 
 
 def image_stages(height: int, width: int) -> int:
@@ -47,25 +57,39 @@ class ImageEncoder(nn.Module):
     """Convolutional stages that halve the image: [N, H, W, C] in [-0.5, 0.5] -> [N, tokens].
 
     `pooled` (2025): convolution 5x5, 2x2 max-pool, RMSNorm, SiLU. `strided` (2023): convolution 4x4 with stride 2,
-    LayerNorm, SiLU.
+    LayerNorm, SiLU. `unpadded` (World Models, PlaNet, Dreamer v1, DreamerV2): convolution 4x4 with stride 2 and no
+    padding, which leaves 2x2 of 64x64 pixels, and an activation.
+
+    Raises:
+        ConfigError: `unpadded` and an image of another size.
     """
 
     def __init__(
-        self, shape: tuple[int, int, int], depth: int, network: ImageNetwork, initialiser: Initialiser
+        self,
+        shape: tuple[int, int, int],
+        depth: int,
+        network: ImageNetwork,
+        initialiser: Initialiser,
+        activation: Activation = "silu",
     ) -> None:
         super().__init__()
         height, width, channels = shape
+        if network == "unpadded":
+            _check_side(height, width)
         stages = image_stages(height, width)
         self.padding = (padded_side(height, stages) - height, padded_side(width, stages) - width)
-        self.pooled = network == "pooled"
+        self.pooled, padded = network == "pooled", network != "unpadded"
         widths = [channels] + [depth * factor for factor in STAGE_FACTORS[network][:stages]]
         pairs = list(zip(widths[:-1], widths[1:], strict=True))
         self.convolutions = nn.ModuleList(
-            Convolution(a, b, 5, initialiser) if self.pooled else Convolution(a, b, 4, initialiser, 2, bias=False)
+            Convolution(a, b, 5, initialiser)
+            if self.pooled
+            else Convolution(a, b, 4, initialiser, 2, bias=not padded, padded=padded)
             for a, b in pairs
         )
-        self.norms = nn.ModuleList(NormActivation(b, "rms" if self.pooled else "layer") for _, b in pairs)
-        self.outputs = padded_side(height, stages) * padded_side(width, stages) // 4**stages * widths[-1]
+        self.norms = nn.ModuleList(NormActivation(b, NORMS[network], activation) for _, b in pairs)
+        cells = padded_side(height, stages) * padded_side(width, stages) // 4**stages if padded else 4
+        self.outputs = cells * widths[-1]
 
     def forward(self, image: Tensor) -> Tensor:
         """[N, H, W, C] -> [N, tokens], flattened row by row with channels last."""
@@ -81,19 +105,30 @@ class ImageEncoder(nn.Module):
         return image.flatten(1)
 
 
+def _check_side(height: int, width: int) -> None:
+    if (height, width) != (UNPADDED_SIDE, UNPADDED_SIDE):
+        raise ConfigError(
+            f"the image networks of this agent take {UNPADDED_SIDE}x{UNPADDED_SIDE} pixels, but the environment shows "
+            f"{height}x{width}; resize with --image-size {UNPADDED_SIDE}"
+        )
+
+
 class Encoder(nn.Module):
     """Observation parts to one token vector a step: image tokens, then vector tokens.
 
-    Vectors pass through symlog, class indices become one-hot, images are scaled to [-0.5, 0.5]
-    (DreamerV3, Nature 2025, "World model learning").
+    Vectors pass through symlog (DreamerV3, Nature 2025, "World model learning") or stay as they are (older agents),
+    class indices become one-hot, images are scaled to [-0.5, 0.5].
 
     Args:
         parts: observation parts of the environment.
         depth: base number of image channels.
         units: width of the vector network.
         layers: its layers.
-        network: kind of image network.
+        network: kind of image network; it also decides the norm.
         initialiser: of every kernel.
+        activation: of the vector network.
+        image_activation: of the image networks; by default the same.
+        vectors: scale of the vectors.
     """
 
     def __init__(
@@ -104,18 +139,22 @@ class Encoder(nn.Module):
         layers: int,
         network: ImageNetwork,
         initialiser: Initialiser,
+        activation: Activation = "silu",
+        image_activation: Activation | None = None,
+        vectors: VectorScale = "symlog",
     ) -> None:
         super().__init__()
+        self.vectors = vectors
         self.image_groups = group_images(parts)
         self.images = nn.ModuleList()
         for group in self.image_groups:
             height, width, _ = group[0].shape
             channels = sum(part.shape[2] for part in group)
-            self.images.append(ImageEncoder((height, width, channels), depth, network, initialiser))
+            shape = (height, width, channels)
+            self.images.append(ImageEncoder(shape, depth, network, initialiser, image_activation or activation))
         self.flat_parts = sorted((part for part in parts if part.kind != "image"), key=lambda part: part.name)
         inputs = sum(sum(part.classes) if part.kind == "discrete" else part.shape[0] for part in self.flat_parts)
-        norm: Literal["rms", "layer"] = "rms" if network == "pooled" else "layer"
-        self.vector = MLP(inputs, units, layers, norm, initialiser) if inputs else None
+        self.vector = MLP(inputs, units, layers, NORMS[network], initialiser, activation) if inputs else None
         self.outputs = sum(image.outputs for image in self.images)  # type: ignore[misc]
         self.outputs += self.vector.outputs if self.vector else 0
 
@@ -139,6 +178,8 @@ class Encoder(nn.Module):
                 encode_discrete(observation[part.name], part.classes)
                 if part.kind == "discrete"
                 else symlog(observation[part.name])
+                if self.vectors == "symlog"
+                else observation[part.name]
                 for part in self.flat_parts
             ]
             tokens.append(self.vector(torch.cat(flat, -1).to(dtype)))

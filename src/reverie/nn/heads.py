@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from reverie.nn.layers import MLP, Initialiser, Linear, Norm
+from reverie.nn.layers import MLP, Activation, Initialiser, Linear, Norm
+from reverie.nn.policies import BoundedNormal, Continuous
 from reverie.ops import distributions
 from reverie.ops.transforms import symexp, symlog
 from reverie.ops.two_hot import symexp_bins, symlog_bins, two_hot_cross_entropy, two_hot_mean
@@ -68,14 +69,54 @@ class TwoHotHead(nn.Module):
         return two_hot_cross_entropy(logits, values, self.bins)
 
 
+class NormalHead(nn.Module):
+    """Scalar regression by a normal with deviation one (PlaNet, Dreamer v1, DreamerV2): reward head and critic.
+
+    Args:
+        features: width of the input.
+        units, layers: of the hidden network, which has no norm.
+        activation: of the hidden network.
+        initialiser: of every kernel.
+    """
+
+    def __init__(
+        self, features: int, units: int, layers: int, activation: Activation, initialiser: Initialiser
+    ) -> None:
+        super().__init__()
+        self.network = MLP(features, units, layers, "none", initialiser, activation)
+        self.output = Linear(self.network.outputs, 1, initialiser)
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """[..., features] -> float32 [...]."""
+        return self.output(self.network(feature)).float().squeeze(-1)
+
+    def mean(self, output: Tensor) -> Tensor:
+        """Expected value, which is the output itself: [...]."""
+        return output
+
+    def loss(self, output: Tensor, *targets: Tensor) -> Tensor:
+        """Sum over the targets of minus the log-density, up to a constant: half the squared error, [...]."""
+        return sum((0.5 * (output - target).square() for target in targets), torch.zeros_like(output))
+
+
+ScalarHead = TwoHotHead | NormalHead
+
+
 class ContinueHead(nn.Module):
     """Probability that the episode goes on: a Bernoulli logit."""
 
     def __init__(
-        self, features: int, units: int, layers: int, norm: Norm, hidden: Initialiser, output: Initialiser
+        self,
+        features: int,
+        units: int,
+        layers: int,
+        norm: Norm,
+        hidden: Initialiser,
+        output: Initialiser,
+        activation: Activation = "silu",
     ) -> None:
         super().__init__()
-        self.network = MLP(features, units, layers, norm, hidden)
+        self.network = MLP(features, units, layers, norm, hidden, activation)
         self.output = Linear(self.network.outputs, 1, output)
 
     def forward(self, feature: Tensor) -> Tensor:
@@ -90,15 +131,15 @@ class ContinueHead(nn.Module):
 class ActionDistribution:
     """Distribution over the flat action vector, a product over its parts.
 
-    Continuous parts are diagonal normals whose samples are neither squashed nor clipped (environment and world model
-    clip). Discrete parts are independent categorical variables, sampled as one-hot vectors.
+    Continuous parts are diagonal normals of the given family. Discrete parts are independent categorical variables,
+    sampled as one-hot vectors with straight-through gradients.
 
     Args:
         parameters: float32 outputs of the policy, [..., P]; mean and raw deviation for a continuous part, logits for
             a discrete one.
         parts: action parts in their order.
         uniform_mix: share of the uniform distribution in discrete parts.
-        deviation_range: least and greatest standard deviation of continuous parts.
+        continuous: family of the continuous parts.
     """
 
     def __init__(
@@ -106,18 +147,16 @@ class ActionDistribution:
         parameters: Tensor,
         parts: Sequence[ActionPart],
         uniform_mix: float,
-        deviation_range: tuple[float, float],
+        continuous: Continuous,
     ) -> None:
-        self.parameters = parameters
+        self.parameters, self._continuous = parameters, continuous
         self._factors: list[tuple[str, tuple[Tensor, ...]]] = []
         self.widths: list[int] = []
         offset = 0
-        low, high = deviation_range
         for part in parts:
             if part.kind == "continuous":
                 mean, raw = parameters[..., offset : offset + 2 * part.size].chunk(2, -1)
-                deviation = (high - low) * torch.sigmoid(raw + 2) + low
-                self._append("normal", (torch.tanh(mean), deviation), part.size)
+                self._append("normal", continuous.describe(mean, raw), part.size)
                 offset += 2 * part.size
                 continue
             for count, classes in _runs(part.classes):
@@ -135,8 +174,8 @@ class ActionDistribution:
         pieces = []
         for kind, values in self._factors:
             if kind == "normal":
-                mean, deviation = values
-                pieces.append(mean if deterministic else mean + deviation * torch.randn_like(mean))
+                family = self._continuous
+                pieces.append(family.mode(values[0]) if deterministic else family.sample(*values))
             else:
                 probabilities = values[0].exp()
                 detached = probabilities.detach()
@@ -149,7 +188,7 @@ class ActionDistribution:
         total = torch.zeros((), device=action.device)
         for (kind, values), piece in zip(self._factors, action.split(self.widths, -1), strict=True):
             if kind == "normal":
-                total = total + distributions.normal_log_probability(piece, *values)
+                total = total + self._continuous.log_probability(piece, *values)
             else:
                 total = total + distributions.categorical_log_probability(values[0], piece.view_as(values[0]))
         return total
@@ -158,8 +197,8 @@ class ActionDistribution:
         """Entropy summed over parts -> [...], nats (differential for continuous parts)."""
         total = torch.zeros((), device=self.parameters.device)
         for kind, values in self._factors:
-            entropy = distributions.normal_entropy if kind == "normal" else distributions.categorical_entropy
-            total = total + entropy(values[-1])
+            entropy = self._continuous.entropy if kind == "normal" else distributions.categorical_entropy
+            total = total + entropy(*values)
         return total
 
 
@@ -184,7 +223,8 @@ class PolicyHead(nn.Module):
         norm, hidden: norm and initialiser of the hidden layers.
         output: initialiser of the output layers (2025: a hundredth of the usual scale).
         uniform_mix: share of the uniform distribution in discrete parts.
-        deviation_range: least and greatest standard deviation of continuous parts.
+        continuous: family of the continuous parts.
+        activation: of the hidden network.
     """
 
     def __init__(
@@ -197,11 +237,12 @@ class PolicyHead(nn.Module):
         hidden: Initialiser,
         output: Initialiser,
         uniform_mix: float = 0.01,
-        deviation_range: tuple[float, float] = (0.1, 1.0),
+        continuous: Continuous | None = None,
+        activation: Activation = "silu",
     ) -> None:
         super().__init__()
-        self.parts, self.uniform_mix, self.deviation_range = tuple(parts), uniform_mix, deviation_range
-        self.network = MLP(features, units, layers, norm, hidden)
+        self.parts, self.uniform_mix, self.continuous = tuple(parts), uniform_mix, continuous or BoundedNormal()
+        self.network = MLP(features, units, layers, norm, hidden, activation)
         # One layer a parameter, because the optimiser clips the gradient of each kernel on its own.
         self.outputs = nn.ModuleDict()
         for part in parts:
@@ -217,4 +258,4 @@ class PolicyHead(nn.Module):
 
     def distribution(self, parameters: Tensor) -> ActionDistribution:
         """The distribution that `forward`'s output describes."""
-        return ActionDistribution(parameters, self.parts, self.uniform_mix, self.deviation_range)
+        return ActionDistribution(parameters, self.parts, self.uniform_mix, self.continuous)

@@ -1,10 +1,17 @@
-"""Stochastic latent variables of a world model."""
+"""Stochastic latent variables of a world model.
+
+Every kind has the same methods: `sample` draws from what a network put out, `distribution` turns the outputs into the
+tensor that `divergence` and `entropy` take.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
+import torch.nn.functional as functional
 from torch import Tensor
 
 from reverie.ops import distributions
@@ -29,7 +36,12 @@ class CategoricalLatent:
         """S C, the width of a flat sample."""
         return self.variables * self.classes
 
-    def log_probabilities(self, logits: Tensor) -> Tensor:
+    @property
+    def outputs(self) -> int:
+        """S C, the logits that describe the variables."""
+        return self.width
+
+    def distribution(self, logits: Tensor) -> Tensor:
         """Flat logits [..., S C] -> mixed log-probabilities, float32 [..., S, C]."""
         return distributions.mixed_log_probabilities(
             logits.unflatten(-1, (self.variables, self.classes)), self.uniform_mix
@@ -75,3 +87,70 @@ class CategoricalLatent:
     def expand(self, index: Tensor, dtype: torch.dtype) -> Tensor:
         """Inverse of `compress`: [..., S] -> one-hot [..., S C]."""
         return distributions.one_hot(index.long(), self.classes, dtype).flatten(-2)
+
+
+@dataclass(frozen=True)
+class GaussianLatent:
+    """S independent normal variables (PlaNet, section 3; Dreamer v1).
+
+    Attributes:
+        variables: S, which is also the width of a sample.
+        scale: how the network's output x becomes the deviation: `softplus`(x) (PlaNet, Dreamer v1), or 2 s(x / 2) with
+            the logistic function s (`sigmoid`, DreamerV2), plus `least`.
+        least: least deviation.
+        mean_only: take the mean in the place of every sample, for a model without chance (PlaNet, section 3).
+    """
+
+    variables: int
+    scale: Literal["softplus", "sigmoid"] = "softplus"
+    least: float = 0.1
+    mean_only: bool = False
+
+    @property
+    def width(self) -> int:
+        """S, the width of a sample."""
+        return self.variables
+
+    @property
+    def outputs(self) -> int:
+        """2 S: means, then what becomes the deviations."""
+        return 2 * self.variables
+
+    def distribution(self, outputs: Tensor) -> Tensor:
+        """Network outputs [..., 2 S] -> means and deviations side by side, float32 [..., 2 S]."""
+        mean, raw = outputs.float().chunk(2, -1)
+        deviation = functional.softplus(raw) if self.scale == "softplus" else 2 * torch.sigmoid(raw / 2)
+        return torch.cat([mean, deviation + self.least], -1)
+
+    def sample(self, outputs: Tensor, deterministic: bool = False, temperature: float = 1.0) -> Tensor:
+        """A reparameterised sample; the means if `deterministic`.
+
+        Args:
+            outputs: [..., 2 S].
+            deterministic: take the means.
+            temperature: multiplies the variance; above 1 samples are more random than the model, below 1 less.
+
+        Returns:
+            [..., S] in the dtype of `outputs`.
+        """
+        mean, deviation = self.distribution(outputs).chunk(2, -1)
+        if deterministic or self.mean_only:
+            return mean.to(outputs.dtype)
+        noise = torch.randn_like(mean)
+        return (mean + deviation * (noise if temperature == 1 else noise * math.sqrt(temperature))).to(outputs.dtype)
+
+    def divergence(self, p: Tensor, q: Tensor) -> Tensor:
+        """KL(p || q) summed over variables: distributions [..., 2 S] -> [...], nats."""
+        return distributions.normal_kl(*p.chunk(2, -1), *q.chunk(2, -1))
+
+    def entropy(self, p: Tensor) -> Tensor:
+        """Differential entropy summed over variables: distributions [..., 2 S] -> [...], nats."""
+        return distributions.normal_entropy(p.chunk(2, -1)[1])
+
+    def standard(self, like: Tensor) -> Tensor:
+        """The distribution with mean zero and deviation one, in the shape of another [..., 2 S]."""
+        mean, deviation = like.chunk(2, -1)
+        return torch.cat([torch.zeros_like(mean), torch.ones_like(deviation)], -1)
+
+
+Latent = CategoricalLatent | GaussianLatent

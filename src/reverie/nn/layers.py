@@ -7,6 +7,7 @@ compute in float32. A caller chooses bfloat16 by casting what it feeds in.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,7 +18,13 @@ from torch import Tensor, nn
 from reverie.errors import ConfigError
 from reverie.ops.norms import rms_norm_silu
 
-Norm = Literal["rms", "layer"]
+Norm = Literal["rms", "layer", "none"]
+Activation = Literal["silu", "elu", "relu"]
+ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    "silu": functional.silu,
+    "elu": functional.elu,
+    "relu": functional.relu,
+}
 
 
 @dataclass(frozen=True)
@@ -108,35 +115,51 @@ class BlockLinear(nn.Module):
 
 
 class NormActivation(nn.Module):
-    """RMSNorm (eps 1e-4, scale) or LayerNorm (eps 1e-3, scale and shift) over the last axis, then SiLU."""
+    """RMSNorm (eps 1e-4, scale), LayerNorm (eps 1e-3, scale and shift) or none over the last axis, then an activation.
 
-    def __init__(self, units: int, norm: Norm) -> None:
+    Raises:
+        ConfigError: RMSNorm with another activation than SiLU, with which it is one operation.
+    """
+
+    def __init__(self, units: int, norm: Norm, activation: Activation = "silu") -> None:
         super().__init__()
-        self.norm = norm
-        self.scale = nn.Parameter(torch.ones(units))
+        if norm == "rms" and activation != "silu":
+            raise ConfigError(f"RMSNorm comes with the activation silu only, got {activation!r}")
+        self.norm, self.activation = norm, ACTIVATIONS[activation]
+        self.scale = None if norm == "none" else nn.Parameter(torch.ones(units))
         self.shift = nn.Parameter(torch.zeros(units)) if norm == "layer" else None
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., units] -> [..., units]."""
+        if self.scale is None:
+            return self.activation(x)
         if self.norm == "rms":
             return rms_norm_silu(x, self.scale, 1e-4)
         y = functional.layer_norm(x.float(), x.shape[-1:], self.scale, self.shift, 1e-3)
-        return functional.silu(y).to(x.dtype)
+        return self.activation(y).to(x.dtype)
 
 
 class MLP(nn.Module):
-    """Layers of Linear, norm, SiLU: [..., inputs] -> [..., units].
+    """Layers of Linear, norm, activation: [..., inputs] -> [..., units].
 
-    With LayerNorm the linear layers have no bias of their own (2023 version); with RMSNorm they have (2025 version).
+    With LayerNorm the linear layers have no bias of their own (DreamerV3, 2023); otherwise they have.
     """
 
-    def __init__(self, inputs: int, units: int, layers: int, norm: Norm, initialiser: Initialiser) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        units: int,
+        layers: int,
+        norm: Norm,
+        initialiser: Initialiser,
+        activation: Activation = "silu",
+    ) -> None:
         super().__init__()
         widths = [inputs] + [units] * layers
         self.linears = nn.ModuleList(
-            Linear(a, b, initialiser, bias=norm == "rms") for a, b in zip(widths[:-1], widths[1:], strict=True)
+            Linear(a, b, initialiser, bias=norm != "layer") for a, b in zip(widths[:-1], widths[1:], strict=True)
         )
-        self.norms = nn.ModuleList(NormActivation(units, norm) for _ in range(layers))
+        self.norms = nn.ModuleList(NormActivation(units, norm, activation) for _ in range(layers))
         self.outputs = units if layers else inputs
 
     @property
@@ -154,7 +177,7 @@ class MLP(nn.Module):
 
 
 class Convolution(nn.Module):
-    """Square convolution with 'same' padding on images with the channels last: [N, H, W, C] -> [N, H/s, W/s, K].
+    """Square convolution on images with the channels last: [N, H, W, C] -> [N, H/s, W/s, K] with 'same' padding.
 
     Args:
         inputs: channels C.
@@ -162,6 +185,8 @@ class Convolution(nn.Module):
         kernel: side of the kernel.
         stride: 1 or 2; with stride 2 the sides must be even.
         transposed: a stride-2 transposed convolution, which doubles the sides instead.
+        bias: whether it has one.
+        padded: 'same' padding; without it the sides lose kernel - stride pixels (transposed: gain as many).
     """
 
     def __init__(
@@ -173,12 +198,14 @@ class Convolution(nn.Module):
         stride: int = 1,
         transposed: bool = False,
         bias: bool = True,
+        padded: bool = True,
     ) -> None:
         super().__init__()
         shape = (inputs, outputs) if transposed else (outputs, inputs)
         self.weight = nn.Parameter(torch.empty(*shape, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
-        self.stride, self.transposed, self.padding = stride, transposed, (kernel - stride + 1) // 2
+        self.stride, self.transposed = stride, transposed
+        self.padding = (kernel - stride + 1) // 2 if padded else 0
         initialiser.fill(self.weight, inputs * kernel**2, outputs * kernel**2)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Lambda-returns and percentiles."""
+"""Lambda-returns."""
 
 from __future__ import annotations
 
@@ -34,3 +34,21 @@ def lambda_return(
         running = instant[step] + carried[step] * running
         returns.append(running)
     return torch.stack(returns[::-1], 1)
+
+
+def state_returns(reward: Tensor, discount: Tensor, value: Tensor, mix: float) -> Tensor:
+    """Lambda-returns where the value of a state holds its own reward (Dreamer v1, equation 6; DreamerV2, equation 4).
+
+    R_t = reward_t + discount_t ((1 - mix) value_{t+1} + mix R_{t+1}) for all states but the last, whose value is the
+    bootstrap.
+
+    Args:
+        reward: of L states, [B, L].
+        discount: [B, L].
+        value: [B, L].
+        mix: lambda.
+
+    Returns:
+        [B, L - 1].
+    """
+    return lambda_return(reward[:, :-1], discount[:, :-1], value[:, 1:], mix)

@@ -11,11 +11,19 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class AdamGroup:
-    """Settings of one group: learning rate, epsilon, and largest global norm of the gradient."""
+    """Settings of one group.
+
+    Attributes:
+        rate: learning rate.
+        epsilon: added to the root of the squared gradients.
+        clip: largest global norm of the gradient.
+        decay: share by which every weight shrinks before each step, whatever the rate (DreamerV2).
+    """
 
     rate: float
     epsilon: float
     clip: float
+    decay: float = 0.0
 
 
 class GroupedAdam:
@@ -28,6 +36,7 @@ class GroupedAdam:
     def __init__(self, groups: Mapping[str, tuple[Iterable[Tensor], AdamGroup]]) -> None:
         self.parameters = {name: [p for p in members if p.requires_grad] for name, (members, _) in groups.items()}
         self.clips = {name: settings.clip for name, (_, settings) in groups.items()}
+        self.decays = {name: settings.decay for name, (_, settings) in groups.items()}
         self.optimizers = {
             name: torch.optim.Adam(
                 self.parameters[name],
@@ -49,6 +58,9 @@ class GroupedAdam:
         squares = []
         for name, optimizer in self.optimizers.items():
             norm = torch.nn.utils.clip_grad_norm_(self.parameters[name], self.clips[name])
+            if self.decays[name]:
+                with torch.no_grad():
+                    torch._foreach_mul_(self.parameters[name], 1 - self.decays[name])
             optimizer.step()
             squares.append(norm.square())
         return {"optimizer/gradient_norm": torch.stack(squares).sum().sqrt()}

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from reverie.agents.imagination_agent import PHASE, ImaginationAgent
 from reverie.agents.registry import AgentConfig
+from reverie.nn.latents import CategoricalLatent
 from reverie.spaces import ActionPart, Interface, ObservationPart
 from reverie.training.memory import keep_freed_memory
 
@@ -41,7 +42,7 @@ class Report:
 
 def random_batch(agent: ImaginationAgent, batch_size: int, length: int) -> dict[str, torch.Tensor]:
     """A batch as the replay gives it, filled with random numbers, on the agent's device."""
-    device, rssm = agent.device, agent.world_model.rssm
+    device, latent = agent.device, agent.world_model.rssm.latent
     shape = (batch_size, length + agent.replay_context)
     batch: dict[str, torch.Tensor] = {}
     for part in agent.interface.observations:
@@ -53,8 +54,11 @@ def random_batch(agent: ImaginationAgent, batch_size: int, length: int) -> dict[
     batch["reward"] = torch.randn(shape, device=device)
     for flag in ("is_first", "is_last", "is_terminal"):
         batch[flag] = torch.rand(shape, device=device) < 0.01
-    batch["deterministic"] = torch.rand(*shape, rssm.deterministic, device=device).half()
-    batch["stochastic"] = torch.randint(0, rssm.latent.classes, (*shape, rssm.latent.variables), device=device)
+    for name, (size, _) in agent.latent_fields.items():
+        if name == "deterministic":
+            batch[name] = torch.rand(*shape, *size, device=device).half()
+        elif isinstance(latent, CategoricalLatent):
+            batch[name] = torch.randint(0, latent.classes, (*shape, *size), device=device)
     return batch
 
 

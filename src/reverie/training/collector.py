@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from reverie.agents.imagination_agent import ImaginationAgent, PolicyState
+from reverie.agents.imagination_agent import ImaginationAgent, PolicyState, Purpose
 from reverie.envs import EnvironmentPool, Steps
 from reverie.errors import EnvironmentProblem
 from reverie.replay import Field, SequenceReplay
 from reverie.spaces import Interface
-from reverie.training.evaluation import act
+from reverie.training.evaluation import to_tensors
 
 FLAGS = ("is_first", "is_last", "is_terminal")
 
@@ -44,13 +44,18 @@ class Collector:
         self.finished: list[tuple[float, int]] = []
         self.episodes = 0
 
-    def collect(self) -> int:
+    def collect(self, purpose: Purpose = "experience") -> int:
         """Acts once in every environment and returns the number of environment steps that this made.
 
         An environment that begins a new episode makes no step, so it may be fewer than there are environments.
+
+        Args:
+            purpose: `experience` with the agent's actions, or `random`.
         """
-        action, state = act(self.agent, self.steps, self.policy_state)
-        self.policy_state = state
+        observation = to_tensors(self.steps.observation, self.agent.device)
+        is_first = torch.from_numpy(self.steps.is_first).to(self.agent.device)
+        chosen, state = self.agent.act(observation, is_first, self.policy_state, purpose=purpose)
+        action, self.policy_state = chosen.float().cpu().numpy(), state
         row = {name: getattr(self.steps, name) for name in ("reward", *FLAGS)}
         stored = {name: value.cpu().numpy() for name, value in self.agent.stored_latents(state.latent).items()}
         self.replay.add({**self.steps.observation, **row, "action": action, **stored})

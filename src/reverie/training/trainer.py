@@ -99,6 +99,7 @@ class Trainer:
             settings.seed,
             folder=self.path / "replay",
             storage=settings.replay_storage,
+            online=config.schedule().newest_first,
         )
         identity = {"agent_config": asdict(config), "settings": settings.identity()}  # type: ignore[call-overload]
         identity |= {"environment": self.source.to_json(), "interface": interface.to_json()}
@@ -223,9 +224,11 @@ class Trainer:
             self.display.say(f"the run is complete at {self.env_steps:,} steps; give more --steps to go on")
 
     def _advance(self) -> None:
-        before = self.env_steps
-        self.env_steps += self.collector.collect()
-        self.updater.learn(self.env_steps, self.env_steps - before)
+        before, episodes = self.env_steps, self.collector.episodes
+        at_random = self.updater.schedule.random_warmup and self.updater.warming_up(before, episodes)
+        self.env_steps += self.collector.collect("random" if at_random else "experience")
+        finished = self.collector.episodes
+        self.updater.learn(self.env_steps, self.env_steps - before, finished, finished - episodes)
         if self._crossed(before, self.settings.log_every):
             self._log()
         if time.monotonic() - self._last_checkpoint > self.settings.checkpoint_minutes * 60:

@@ -14,35 +14,48 @@ from reverie.training.evaluation import to_tensors
 
 
 class Updater:
-    """Keeps the replay ratio: batch_size x batch_length x updates / env_steps.
+    """Makes the updates that the agent's schedule asks for.
 
     Metrics stay on the device and are summed there; the host waits only when they are logged.
 
     Args:
         agent: learns.
         replay: gives batches and takes fresh latents back.
-        config: batch size and length, replay ratio, warm-up.
+        config: batch size and schedule.
     """
 
     def __init__(self, agent: ImaginationAgent, replay: SequenceReplay, config: AgentConfig) -> None:
         self.agent, self.replay = agent, replay
-        self.batch_size, self.warmup_steps = config.batch_size, config.warmup_steps
-        self.updates_per_step = config.replay_ratio / (config.batch_size * config.batch_length)
+        self.batch_size, self.schedule = config.batch_size, config.schedule()
         self.credit, self.updates = 0.0, 0
         self.names: list[str] = []
         self.sums: torch.Tensor | None = None
         self.count = 0
         self._latents: tuple[Any, dict[str, torch.Tensor]] | None = None
 
-    def learn(self, env_steps: int, new_steps: int) -> int:
-        """Makes the updates that are due after `new_steps` more environment steps and returns how many."""
-        if env_steps < self.warmup_steps or self.replay.num_windows == 0:
+    def warming_up(self, env_steps: int, episodes: int) -> bool:
+        """Whether the first update is still to wait, after so many environment steps and finished episodes."""
+        schedule = self.schedule
+        waits = env_steps < schedule.warmup_steps or episodes < schedule.warmup_episodes
+        return self.updates == 0 and (waits or self.replay.num_windows == 0)
+
+    def learn(self, env_steps: int, new_steps: int, episodes: int = 0, new_episodes: int = 0) -> int:
+        """Makes the updates that are due after more experience and returns how many.
+
+        Args:
+            env_steps: environment steps of the run.
+            new_steps: those since the last call.
+            episodes: finished episodes of the run.
+            new_episodes: those since the last call.
+        """
+        if self.warming_up(env_steps, episodes):
             return 0
+        schedule = self.schedule
         if self.updates == 0 and self.credit == 0:
-            self.credit = 1.0
+            self.credit = float(schedule.first)
         else:
-            self.credit += new_steps * self.updates_per_step
-        due = int(self.credit)
+            self.credit += new_steps * schedule.per_step + new_episodes * schedule.per_episode
+        due = int(self.credit) // schedule.burst * schedule.burst if self.updates else int(self.credit)
         self.credit -= due
         for _ in range(due):
             self.update()

@@ -1,0 +1,75 @@
+"""Contrastive representation learning: features that are told apart by the observation (Dreamer v1, section 4)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor, nn
+
+from reverie.nn.layers import MLP, Activation, Initialiser, Linear
+
+
+class ContrastiveHead(nn.Module):
+    """A normal distribution over latent features given the encoder's tokens, trained to prefer the right features.
+
+    Args:
+        tokens: K, width of the encoder's output.
+        features: F.
+        units, layers: of the hidden network.
+        activation: of the hidden network.
+        initialiser: of every kernel.
+        sequences, steps: features of how many neighbouring sequences and steps each token is compared with.
+    """
+
+    def __init__(
+        self,
+        tokens: int,
+        features: int,
+        units: int,
+        layers: int,
+        activation: Activation,
+        initialiser: Initialiser,
+        sequences: int = 10,
+        steps: int = 30,
+    ) -> None:
+        super().__init__()
+        self.network = MLP(tokens, units, layers, "none", initialiser, activation)
+        self.output = Linear(self.network.outputs, 2 * features, initialiser)
+        self.sequences, self.steps = sequences, steps
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation: [..., K] -> float32 [..., F] twice."""
+        mean, raw = self.output(self.network(tokens)).float().chunk(2, -1)
+        return mean, functional.softplus(raw) + 0.1
+
+    def loss(self, tokens: Tensor, feature: Tensor) -> Tensor:
+        """Noise-contrastive loss: ln sum_j q(s_j | e) - ln q(s | e), where the j include s itself.
+
+        Args:
+            tokens: e, [B, T, K].
+            feature: s, [B, T, F].
+
+        Returns:
+            [B, T], nats; at least zero.
+        """
+        batch, steps = tokens.shape[:2]
+        mean, deviation = (x.flatten(0, 1) for x in self(tokens))
+        feature = feature.float().flatten(0, 1)
+        # sum ((s - m) / d)^2 for all pairs, as three products: [B T, B T].
+        precision = deviation.square().reciprocal()
+        squares = precision @ feature.square().T - 2 * (precision * mean) @ feature.T
+        squares = squares + (precision * mean.square()).sum(-1, keepdim=True)
+        score = -0.5 * squares - deviation.log().sum(-1, keepdim=True)
+        compared = _neighbours(batch, self.sequences, feature.device).repeat_interleave(steps, 0)
+        compared = compared.repeat_interleave(steps, 1) & _neighbours(steps, self.steps, feature.device).repeat(
+            batch, batch
+        )
+        negative = score.masked_fill(~compared, -torch.inf).logsumexp(-1)
+        return (negative - score.diagonal()).view(batch, steps)
+
+
+def _neighbours(count: int, amount: int, device: torch.device) -> Tensor:
+    """Which of `count` places on a circle lie in the window of `amount` about each: bool [count, count]."""
+    place = torch.arange(count, device=device)
+    offset = place[None] - place[:, None] + (amount - 1) // 2
+    return offset.remainder(count) < amount
