@@ -305,24 +305,6 @@ class DreamerV3In2023(Learner):
     agent_name = "dreamer-v3-2023"
 
 
-class DreamerV2(Learner):
-    """DreamerV2, 2021. Settings: `reverie.agents.dreamer_v2.DreamerV2Config`."""
-
-    agent_name = "dreamer-v2"
-
-
-class DreamerV1(Learner):
-    """Dreamer, 2020. Settings: `reverie.agents.dreamer_v1.DreamerV1Config`."""
-
-    agent_name = "dreamer-v1"
-
-
-class PlaNet(Learner):
-    """PlaNet, 2019. Settings: `reverie.agents.planet.PlaNetConfig`."""
-
-    agent_name = "planet"
-
-
 class WorldModels(Learner):
     """World Models (2018), which learns in stages. Settings: `reverie.agents.world_models.WorldModelsConfig`.
 
@@ -382,6 +364,24 @@ class WorldModels(Learner):
 
     def _open_loop(self, sequences: dict[str, np.ndarray]) -> OpenLoop:
         return remember_open_loop(self.agent.world_model, sequences)
+
+
+class DreamerV2(Learner):
+    """DreamerV2, 2021. Settings: `reverie.agents.dreamer_v2.DreamerV2Config`."""
+
+    agent_name = "dreamer-v2"
+
+
+class DreamerV1(Learner):
+    """Dreamer, 2020. Settings: `reverie.agents.dreamer_v1.DreamerV1Config`."""
+
+    agent_name = "dreamer-v1"
+
+
+class PlaNet(Learner):
+    """PlaNet, 2019. Settings: `reverie.agents.planet.PlaNetConfig`."""
+
+    agent_name = "planet"
 
 
 _CLASSES: tuple[type[Learner], ...] = (DreamerV3, DreamerV3In2023, DreamerV2, DreamerV1, PlaNet, WorldModels)

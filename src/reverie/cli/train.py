@@ -31,8 +31,7 @@ class EnvironmentOptions:
     run: Path | None = None
     """Run folder; runs/<env>/<agent>/<seed> by default. The same command with the same folder resumes."""
     preset: str = "paper"
-    """Defaults of the agent's options: paper, or quick for small tasks on a CPU in minutes, or others that the agent's
-    page names."""
+    """Defaults of the agent's options: paper, quick for small tasks on a CPU in minutes, or another of the agent."""
     checkpoint: str | None = None
     """Go on from this checkpoint of the run instead of its newest."""
     quiet: bool = False
