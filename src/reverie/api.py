@@ -167,7 +167,7 @@ class Learner:
 
         Args:
             episodes: how many.
-            deterministic: take most likely actions; the papers sample.
+            deterministic: take most likely latents and actions; by default as in the agent's paper.
             seed: of the episodes and of sampling.
             progress: called with the number of finished episodes.
         """

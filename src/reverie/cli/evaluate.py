@@ -28,7 +28,7 @@ class EvaluateOptions:
     checkpoint: str = "best"
     """In a run folder: best (highest evaluation so far), latest, or the name of a checkpoint."""
     deterministic: bool = False
-    """Take most likely actions instead of sampling them; the papers sample."""
+    """Take most likely latents and actions; by default as in the paper: DreamerV3 samples, older agents do not."""
     seed: int = 0
     """Seed of the episodes and of sampling."""
     device: str = "auto"

@@ -111,7 +111,7 @@ def play(
         agent: acts.
         pool: fresh environments.
         episodes: number of episodes.
-        deterministic: take most likely actions; the papers sample.
+        deterministic: take most likely latents and actions; by default as in the agent's paper.
         record: of how many episodes to keep the beginning.
         progress: called with the number of finished episodes.
         stop: asked before every step; once it says true, only the episodes finished so far are returned.

@@ -45,7 +45,8 @@ class TrainSettings:
     evaluation_episodes: int = 10
     """Episodes an evaluation."""
     deterministic_evaluation: bool = False
-    """Evaluate with most likely latents and actions instead of samples; the papers sample."""
+    """Evaluate with most likely latents and actions; by default as in the papers: DreamerV3 samples both, the agents
+    before it sample latents and take the most likely actions."""
     log_every: int = 500
     """Environment steps between two lines of metrics."""
     checkpoint_minutes: float = 5.0
