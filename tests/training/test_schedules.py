@@ -12,6 +12,7 @@ from reverie.agents.dreamer_v1 import DreamerV1Config
 from reverie.agents.planet import PlaNetConfig
 from reverie.agents.registry import make_config
 from reverie.agents.schedule import Schedule
+from reverie.training import trainer
 from reverie.training.trainer import Trainer
 from reverie.training.updater import Updater
 
@@ -117,3 +118,17 @@ def test_a_run_leaves_a_dream_video_and_scores(agent, tmp_path):
     assert video.stat().st_size > 1000
     (score,) = json.loads((run / "scores.json").read_text())
     assert len(score["returns"]) == 2
+
+
+@pytest.mark.parametrize(("agent", "first"), [("dreamer-v3", True), ("dreamer-v2", False), ("planet", False)])
+def test_only_dreamer_v3_serves_new_windows_first(agent, first, tmp_path, monkeypatch):
+    asked = []
+
+    class Replay(trainer.SequenceReplay):
+        def __init__(self, *arguments, online, **options):
+            asked.append(online)
+            super().__init__(*arguments, online=online, **options)
+
+    monkeypatch.setattr(trainer, "SequenceReplay", Replay)
+    assert train(tmp_path / "run", agent=agent, steps=20, **OPTIONS.get(agent, {})) == 0
+    assert asked == [first]
