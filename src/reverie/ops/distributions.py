@@ -98,7 +98,7 @@ def tanh_log_slope(x: Tensor) -> Tensor:
 def tanh_normal_log_probability(value: Tensor, mean: Tensor, standard_deviation: Tensor) -> Tensor:
     """Log-density of tanh(u) with u from a diagonal normal, summed over the last axis: [..., N] -> [...], nats.
 
-    Values are kept one rounding step from -1 and 1, where u would be infinite.
+    Values are kept a millionth from -1 and 1, where u would be infinite.
     """
     inside = torch.atanh(value.clamp(-1 + 1e-6, 1 - 1e-6))
     return normal_log_probability(inside, mean, standard_deviation) - tanh_log_slope(inside).sum(-1)
