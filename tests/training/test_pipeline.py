@@ -57,7 +57,9 @@ def test_a_run_leaves_what_it_should(whole, capsys):
     scores = json.loads((whole / "scores.json").read_text())
     assert [score["generation"] for score in scores] == [2, 4]
     assert all(score["episodes"] == 2 and -5 <= score["mean"] <= 5 for score in scores)
-    for name in ("config.json", "latents.npy", "videos/reconstruction.png", "videos/dream.mp4"):
+    assert all(score["dream"]["episodes"] == 2 and score["dream"]["std"] >= 0 for score in scores)
+    pictures = ("curve.png", "videos/reconstruction.png", "videos/sliders.png", "videos/dream.mp4", "videos/game.mp4")
+    for name in ("config.json", "latents.npy", *pictures):
         assert (whole / name).stat().st_size > 100, name
     assert main(["evaluate", str(whole), "--episodes", "2", "--seed", "5"]) == 0
     first = capsys.readouterr().out

@@ -172,6 +172,7 @@ def _train_in_stages(environment: EnvironmentOptions, settings: Any, config: Any
             f"{score['mean']:>8.1f} ± {score['std']:.1f} over {score['episodes']} episodes"
         )
     print(f"run folder        {path}{os.sep}")
+    print(f"returns           {path / CURVE_FILE}")
     print(f"what V sees       {path / 'videos' / 'reconstruction.png'}")
     print(f"dream video       {path / 'videos' / 'dream.mp4'}")
     return 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -101,6 +103,34 @@ def game_video(agent: WorldModelsAgent, source: EnvironmentSource, seed: int, pa
                 break
     adapter.close()
     write_mp4(path, np.stack(frames), fps=30)
+
+
+def evolution_curve(
+    history: Sequence[Sequence[float]], scores: Sequence[Mapping[str, Any]], where: str, path: Path
+) -> None:
+    """Writes a PNG of returns against generations: candidates where they are tried, and the mean's real episodes.
+
+    Args:
+        history: generation, mean and best return of its candidates.
+        scores: evaluations, with `generation`, `mean` and `std`.
+        where: `dream` or `environment`.
+        path: the file.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.5, 3.8), dpi=110, layout="constrained")
+    axes = figure.add_subplot()
+    generations, means, best = zip(*history, strict=True)
+    axes.plot(generations, means, color="tab:blue", label=f"candidates in the {where}, mean")
+    axes.plot(generations, best, color="tab:blue", alpha=0.4, linewidth=1, label=f"candidates in the {where}, best")
+    points = [(score["generation"], score["mean"], score["std"]) for score in scores]
+    real, mean, deviation = zip(*points, strict=True)
+    axes.errorbar(real, mean, deviation, color="tab:orange", marker="o", capsize=3, label="mean agent, real episodes")
+    axes.set_xlabel("generation")
+    axes.set_ylabel("return")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(path)
 
 
 @torch.no_grad()

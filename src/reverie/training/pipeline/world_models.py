@@ -38,6 +38,7 @@ from reverie.training.pipeline.learning import Training, encode_frames, train_me
 from reverie.training.pipeline.pictures import (
     TEMPERATURES,
     dream_video,
+    evolution_curve,
     game_video,
     reconstruction_grid,
     slider_sheet,
@@ -49,6 +50,7 @@ from reverie.training.run_folder import CONFIG_FILE, RunFolder
 from reverie.training.settings import check_seed
 
 VISION_FILE, MEMORY_FILE, CONTROLLER_FILE = "vision.safetensors", "memory.safetensors", "controller.safetensors"
+CURVE_FILE = "curve.png"
 COLLECTING, EVOLVING = 0, 1
 """What episodes are for; kept apart by their seeds."""
 
@@ -128,6 +130,7 @@ class WorldModelsTraining:
             raise
         self.scores: list[dict[str, Any]] = []
         self.tried = 0.0
+        self.history: list[list[float]] = []
         self.best_mean: NDArray[np.float64] | None = None
         self._interruption = Interruption()
         self.encoded: NDArray[np.float16] | None = None
@@ -326,6 +329,7 @@ class WorldModelsTraining:
                 if returns is None:
                     break
                 self.tried = round(float(returns.mean()), 3)
+                self.history.append([generation + 1, self.tried, round(float(returns.max()), 3)])
                 self.evolution.tell(self.evolution.ask(), returns)
                 note = f"mean return in the {config.evolve_in} {returns.mean():.4g}, best {returns.max():.4g}"
                 display.update(generation + 1, note)
@@ -403,6 +407,7 @@ class WorldModelsTraining:
             self.best_mean = mean
         self.scores.append(score)
         write_json(self.path / SCORES_FILE, self.scores)
+        evolution_curve(self.history, self.scores, self.config.evolve_in, self.path / CURVE_FILE)
         dreamed = f", dreamed {score['dream']['mean']:.1f} ± {score['dream']['std']:.1f}" if "dream" in score else ""
         display.say(
             f"generation {self.evolution.generation}: candidates {self.tried:.1f}{dreamed}, real "
@@ -412,7 +417,7 @@ class WorldModelsTraining:
     def _save_evolution(self, path: Path) -> None:
         data, arrays = self.evolution.state()
         tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
-        text = json.dumps({"evolution": data, "scores": self.scores, "tried": self.tried}).encode()
+        text = json.dumps({"evolution": data, "scores": self.scores, "history": self.history}).encode()
         if self.best_mean is not None:
             tensors["best_mean"] = torch.from_numpy(self.best_mean)
         tensors["json"] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
@@ -422,7 +427,8 @@ class WorldModelsTraining:
 
     def _load_evolution(self, path: Path) -> None:
         data, arrays = _read_evolution(path)
-        self.scores, self.tried = data["scores"], data["tried"]
+        self.scores, self.history = data["scores"], data["history"]
+        self.tried = self.history[-1][1] if self.history else 0.0
         self.best_mean = arrays.pop("best_mean", None)
         self.evolution.restore(data["evolution"], arrays)
 
