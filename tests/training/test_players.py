@@ -2,6 +2,7 @@
 
 import os
 import signal
+from dataclasses import replace
 
 import gymnasium
 import numpy as np
@@ -17,13 +18,16 @@ from reverie.training.pipeline.players import ControllerPolicy, Job, Players, Ra
 
 CATCH = EnvironmentSource("reverie/CatchPixels-v0")
 ACTIONS = (ActionPart("action", "discrete", 1, (3,)),)
-SMALL = {"latent": 3, "memory_units": 8, "collect_episodes": 2}
+CONFIG = make_config(
+    "world-models",
+    {"latent": 3, "memory_units": 8, "collect_episodes": 2, "curiosity": 1.0, "evolve_in": "environment"},
+)
 
 
 @pytest.fixture(scope="module")
 def agent():
     torch.manual_seed(0)
-    return make_config("world-models", SMALL).build(make("reverie/CatchPixels-v0").interface).eval()
+    return CONFIG.build(make("reverie/CatchPixels-v0").interface).eval()
 
 
 def controllers(agent, jobs):
@@ -37,7 +41,7 @@ def same(first, second):
 
 
 def test_processes_play_as_this_process_does(agent):
-    policy = ControllerPolicy(agent.world_model, agent.controller, ACTIONS, curious=True)
+    policy = ControllerPolicy(CONFIG, agent)
     here, there = Players(CATCH, 0, 3), Players(CATCH, 2, 3)
     jobs = controllers(agent, 8)
     try:
@@ -106,8 +110,7 @@ def test_surprise_is_the_loss_of_m(agent):
 
 
 def test_a_controller_without_memory_leaves_m_out(agent):
-    config = make_config("world-models", {**SMALL, "controller_reads": "z"})
-    model = config.build(make("reverie/CatchPixels-v0").interface).world_model
+    model = replace(CONFIG, controller_reads="z").build(make("reverie/CatchPixels-v0").interface).world_model
     state = model.begin(torch.zeros(2, 3))
     assert not model.remember(state, torch.eye(3)[:2], torch.ones(2, 3)).hidden.any()
     assert agent.world_model.remember(

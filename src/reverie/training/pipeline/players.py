@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import queue
 import signal
 import threading
@@ -21,12 +20,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from reverie.behaviors.controllers import Controller, flat_actions
+from reverie.agents.world_models import WorldModelsAgent, WorldModelsConfig
+from reverie.behaviors.controllers import flat_actions
 from reverie.envs import EnvironmentAdapter, EnvironmentSource
 from reverie.envs.workers import Worker, WorkerDied, serve
 from reverie.errors import EnvironmentProblem
-from reverie.models.vision_memory import MemoryState, VisionMemory
-from reverie.spaces import ActionPart
+from reverie.models.vision_memory import MemoryState
+from reverie.spaces import ActionPart, Interface
 
 MOST_DEATHS = 5
 """Deaths of a process, without an answer in between, after which the run ends."""
@@ -132,25 +132,25 @@ class RandomPolicy:
 class ControllerPolicy:
     """World Models' agent: V sees with sampled latents, M remembers, and each episode has a controller of its own.
 
+    With `curiosity` it also measures M's surprise: its loss on the latents, that is the negative log-density in nats,
+    mean over their dimensions (World Models, section "Iterative Training Procedure").
+
     Args:
-        model: V and M, on the CPU.
-        controller: C.
-        parts: action parts.
+        config: of the agent.
+        agent: V, M and C, on the CPU.
         precision: in which V sees.
-        curious: also measure M's surprise: its loss on the latents, that is the negative log-density in nats, mean
-            over their dimensions (World Models, section "Iterative Training Procedure").
     """
 
     def __init__(
-        self,
-        model: VisionMemory,
-        controller: Controller,
-        parts: Sequence[ActionPart],
-        precision: torch.dtype = torch.float32,
-        curious: bool = False,
+        self, config: WorldModelsConfig, agent: WorldModelsAgent, precision: torch.dtype = torch.float32
     ) -> None:
-        self.model, self.controller, self.parts, self.precision = model, controller, tuple(parts), precision
-        self.curious = curious
+        self.config, self.agent, self.precision = config, agent.eval(), precision
+        self.model, self.controller, self.parts = agent.world_model, agent.controller, agent.interface.actions
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What is sent to a process: weights as arrays, since tensors would be shared memory with a life of its own."""
+        weights = {name: value.numpy() for name, value in self.agent.state_dict().items()}
+        return _rebuild, (self.config, self.agent.interface, weights, self.precision)
 
     def begin(self, jobs: Sequence[Job]) -> None:
         """New episodes take the place of the old ones."""
@@ -172,7 +172,7 @@ class ControllerPolicy:
         if self.state is None:
             self.state = model.begin(latent)
         else:
-            if self.curious:
+            if self.config.curiosity:
                 self.novelty = model.surprise(self.state, self.action, latent).double().numpy()
             self.state = model.remember(self.state, self.action, latent)
         outputs = self.controller(self.parameters, model.feature(self.state).unsqueeze(1))[:, 0]
@@ -190,6 +190,15 @@ class ControllerPolicy:
     def surprise(self) -> NDArray[np.float64]:
         """How much each observation surprised M since the last action, float64 [n]."""
         return self.novelty
+
+
+def _rebuild(
+    config: WorldModelsConfig, interface: Interface, weights: dict[str, NDArray[Any]], precision: torch.dtype
+) -> ControllerPolicy:
+    """The policy of `ControllerPolicy.__reduce__`, in another process."""
+    agent = config.build(interface)
+    agent.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in weights.items()})
+    return ControllerPolicy(config, agent, precision)
 
 
 class _Lane:
@@ -286,10 +295,10 @@ class _Process:
 
     def __init__(self, setup: _Setup) -> None:
         self._worker = Worker(setup, None, "reverie.training.pipeline.players:main")
-        self._policy = b""
+        self._policy: Policy | None = None
         self._deaths = 0
 
-    def play(self, policy: bytes, batch: _Play, gave_up: threading.Event) -> list[Episode]:
+    def play(self, policy: Policy, batch: _Play, gave_up: threading.Event) -> list[Episode]:
         """Plays a batch; a process that dies is restarted and plays it again.
 
         Raises:
@@ -299,7 +308,7 @@ class _Process:
         while True:
             try:
                 if self._worker.pid is None:
-                    self._policy = b""
+                    self._policy = None
                     self._worker.start()
                     self._worker.receive_started()
                 if self._policy is not policy:
@@ -395,7 +404,7 @@ class Players:
 
     def _spread(self, policy: Policy, batches: Sequence[_Play], stop: Callable[[], bool]) -> Iterator[list[Episode]]:
         """Every process takes the next batch when it is free; results come in the order of the batches."""
-        packed, gave_up = pickle.dumps(policy), threading.Event()
+        gave_up = threading.Event()
         free: queue.SimpleQueue[_Process] = queue.SimpleQueue()
         for process in self._processes:
             free.put(process)
@@ -403,7 +412,7 @@ class Players:
         def play(batch: _Play) -> list[Episode]:
             process = free.get()
             try:
-                return process.play(packed, batch, gave_up)
+                return process.play(policy, batch, gave_up)
             finally:
                 free.put(process)
 
@@ -434,15 +443,15 @@ def main(descriptor: int) -> None:
     adapters: list[EnvironmentAdapter] = []
     policies: list[Policy] = []
 
-    def handle(request: _Setup | bytes | _Play) -> list[Episode] | None:
+    def handle(request: _Setup | Policy | _Play) -> list[Episode] | None:
         if isinstance(request, _Setup):
             source = EnvironmentSource.from_worker(request.source)
             adapters.extend(source.make() for _ in range(request.lanes))
             return None
-        if isinstance(request, bytes):
-            policies[:] = [pickle.loads(request)]
-            return None
-        return play_episodes(adapters, policies[0], request.jobs, request.longest, request.record)
+        if isinstance(request, _Play):
+            return play_episodes(adapters, policies[0], request.jobs, request.longest, request.record)
+        policies[:] = [request]
+        return None
 
     try:
         serve(descriptor, handle)

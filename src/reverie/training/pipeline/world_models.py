@@ -239,9 +239,8 @@ class WorldModelsTraining:
 
     def _controller_policy(self) -> ControllerPolicy:
         """V and M on the CPU, where workers play, and C."""
-        model = self.model if self.device.type == "cpu" else copy.deepcopy(self.model).cpu()
-        precision, curious = self.precision, self.config.curiosity > 0
-        return ControllerPolicy(model.eval(), self.controller, self.interface.actions, precision, curious)
+        agent = self.agent if self.device.type == "cpu" else copy.deepcopy(self.agent).cpu()
+        return ControllerPolicy(self.config, agent, self.precision)
 
     def _after_update(self, training: Training, display: Display) -> Callable[[int], bool]:
         def done(updates: int) -> bool:
@@ -321,7 +320,7 @@ class WorldModelsTraining:
         config, settings = self.config, self.settings
         generations = (iteration + 1) * config.generations
         self.updates = self._vision_updates(iteration) + self._memory_updates(iteration)
-        self.model.eval()
+        policy = self._controller_policy()
         path = self.path / CONTROLLER_FILE
         saved = time.monotonic()
         with self._stage(f"evolving in the {config.evolve_in} (C)", generations, "generations") as display:
@@ -329,11 +328,11 @@ class WorldModelsTraining:
                 generation = self.evolution.generation
                 due = generation % config.evaluate_every == 0 or generation == generations
                 if generation and due and all(score["generation"] != generation for score in self.scores):
-                    self._score(display)
+                    self._score(display, policy)
                     self._save_evolution(path)
                 if generation >= generations or self._stop:
                     break
-                returns = self._try_candidates(generation)
+                returns = self._try_candidates(generation, policy)
                 if returns is None:
                     break
                 self.tried = round(float(returns.mean()), 3)
@@ -347,7 +346,7 @@ class WorldModelsTraining:
             if self._stop:
                 self._save_evolution(path)
 
-    def _try_candidates(self, generation: int) -> np.ndarray | None:
+    def _try_candidates(self, generation: int, policy: ControllerPolicy) -> np.ndarray | None:
         """Mean returns of this generation's candidates [P]; None if Ctrl-C cut real episodes short."""
         config, settings = self.config, self.settings
         candidates = self.evolution.ask()
@@ -359,7 +358,6 @@ class WorldModelsTraining:
             episode_seed(settings.seed, EVOLVING, generation * config.rollouts + r) for r in range(config.rollouts)
         ]
         jobs = [Job(seed, parameters) for parameters in candidates for seed in seeds]
-        policy = self._controller_policy()
         episodes = list(self._players.play(policy, jobs, longest=EPISODE_LIMIT, stop=lambda: self._stop))
         if len(episodes) < len(jobs):
             return None
@@ -392,11 +390,10 @@ class WorldModelsTraining:
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
             return dreamed_returns(dream, self.controller, parameters, parts, rollouts, horizon)
 
-    def _score(self, display: Display) -> None:
+    def _score(self, display: Display, policy: ControllerPolicy) -> None:
         """Plays real and dreamed episodes with the newest controller; nothing is kept if Ctrl-C cuts them short."""
         seed, mean = self.settings.seed + EVALUATION_SEED, self.evolution.mean
         jobs = [Job(episode_seed(seed, 0, number), mean) for number in range(self.config.evaluation_episodes)]
-        policy = self._controller_policy()
         episodes = list(self._players.play(policy, jobs, longest=EPISODE_LIMIT, stop=lambda: self._stop))
         if len(episodes) < len(jobs):
             return
