@@ -50,7 +50,7 @@ from reverie.training.run_folder import CONFIG_FILE, RunFolder
 from reverie.training.settings import check_seed
 
 VISION_FILE, MEMORY_FILE, CONTROLLER_FILE = "vision.safetensors", "memory.safetensors", "controller.safetensors"
-CURVE_FILE = "curve.png"
+CURVE_FILE, SECONDS_FILE = "curve.png", "seconds.json"
 COLLECTING, EVOLVING = 0, 1
 """What episodes are for; kept apart by their seeds."""
 
@@ -204,8 +204,16 @@ class WorldModelsTraining:
 
     @contextlib.contextmanager
     def _stage(self, name: str, total: int, unit: str) -> Iterator[Display]:
-        with Display(f"{name} · {self.source.name}", total, self.visible, unit) as self.display:
-            yield self.display
+        """Shows a stage and adds its wall time to what is known of it."""
+        begun = time.monotonic()
+        try:
+            with Display(f"{name} · {self.source.name}", total, self.visible, unit) as self.display:
+                yield self.display
+        finally:
+            path = self.path / SECONDS_FILE
+            seconds = read_json(path) if path.exists() else {}
+            seconds[name] = round(seconds.get(name, 0.0) + time.monotonic() - begun, 1)
+            write_json(path, seconds)
 
     def _collect(self, iteration: int) -> None:
         config, settings, store = self.config, self.settings, self.store
