@@ -73,7 +73,7 @@ def test_a_step_is_what_memory_predicts(world):
     heaviest = output.log_weights.argmax(-1, keepdim=True)
     assert torch.equal(following.latent, output.means.gather(-1, heaviest)[..., 0])
     assert torch.equal(following.hidden, memory.hidden) and torch.equal(reward, output.reward)
-    assert torch.allclose(going_on, 1 / (1 + output.restart_logit.exp()))
+    assert torch.allclose(going_on, 1 / (1 + output.restart_logit.exp() / 10))  # ends count ten times in the loss
 
 
 @torch.no_grad()
@@ -94,7 +94,7 @@ def test_temperature_multiplies_the_variance():
 
 
 @pytest.mark.parametrize(("logit", "ends"), [(0.1, True), (-0.1, False)])
-def test_the_end_is_where_it_is_more_likely_than_not(logit, ends):
+def test_the_end_is_where_the_logit_is_above_zero(logit, ends):
     doom = model(living_reward=1.0)
     with torch.no_grad():
         doom.memory.output.weight[0].zero_()
@@ -102,6 +102,16 @@ def test_the_end_is_where_it_is_more_likely_than_not(logit, ends):
     dream = Dream(doom, starts(doom), 3, draw_ends=False)
     reward, ended, _ = dream.step(np.zeros((3, A), np.float32))
     assert (ended == ends).all() and (reward == 1).all(), "the dying step is rewarded, too"
+
+
+def test_drawn_ends_come_as_often_as_the_head_has_learned_they_do():
+    doom = model(living_reward=1.0)
+    with torch.no_grad():
+        doom.memory.output.weight[0].zero_()
+        doom.memory.output.bias[0] = np.log(10 * 0.2 / 0.8)  # the minimum of the weighted loss for ends with 1 in 5
+    assert Dream(doom, starts(doom), 4000).step(np.zeros((4000, A), np.float32))[1].mean() == pytest.approx(
+        0.2, abs=0.03
+    )
 
 
 def test_frames_become_latents_and_latents_frames(world):

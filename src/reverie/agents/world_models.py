@@ -144,6 +144,8 @@ class WorldModelsConfig:
     """Of the dream in which C evolves (section "Cheating the World Model", best row of the table)."""
     dream_horizon: int = 2100
     """Steps after which a dreamed episode is cut off (released code)."""
+    draw_ends: bool = False
+    """Draw the ends of dreams with M's probability; else a dream ends where the logit is above 0 (released code)."""
     evaluate_every: int = 25
     """Generations between evaluations in the real environment (released code)."""
     evaluation_episodes: int = 100

@@ -27,7 +27,7 @@ class Dream(Generic[State]):
         temperature: of the latents' distributions; 1 is the model's own.
         most_likely: take the most likely latents instead of samples.
         draw_ends: draw the ends of episodes with the model's probability; otherwise an episode ends where that is
-            above one half. By default they are drawn unless `most_likely`.
+            above the model's `end_threshold`. By default they are drawn unless `most_likely`.
 
     Attributes:
         state: where every lane is, [E, ...].
@@ -55,6 +55,7 @@ class Dream(Generic[State]):
         self.world_model, self.starts, self.lanes = world_model, starts, lanes
         self.temperature, self.most_likely = temperature, most_likely
         self.draw_ends = not most_likely if draw_ends is None else draw_ends
+        self._least = 1 - world_model.end_threshold
         self.random = np.random.default_rng(0)
         self._devices = [starts.device] if starts.device.type == "cuda" else []
         self.begin_at(np.zeros(lanes, np.int64))
@@ -93,7 +94,7 @@ class Dream(Generic[State]):
                 self.state, chosen, self.temperature, self.most_likely
             )
         probability = going_on.float().cpu().numpy()
-        drawn = self.random.random(self.lanes) if self.draw_ends else np.full(self.lanes, 0.5)
+        drawn = self.random.random(self.lanes) if self.draw_ends else np.full(self.lanes, self._least)
         return reward.float().cpu().numpy(), probability < drawn, probability
 
     @torch.no_grad()

@@ -52,6 +52,11 @@ class DreamModel(Protocol, Generic[State]):
         """F, the width of `feature`."""
         ...
 
+    @property
+    def end_threshold(self) -> float:
+        """Probability of the end above which an episode ends where ends are not drawn."""
+        ...
+
     def feature(self, state: State) -> Tensor:
         """What policies and controllers read of a state: [N, F]."""
         ...

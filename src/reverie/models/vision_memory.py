@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -69,6 +70,11 @@ class VisionMemory(nn.Module):
         self.living_reward, self.reads = living_reward, reads
 
     @property
+    def end_threshold(self) -> float:
+        """Probability above which an end that is not drawn comes: where the logit of M's restart head is above 0."""
+        return 1 / (1 + self.memory.restart_factor)
+
+    @property
     def features(self) -> int:
         """F: Z, Z + D or Z + 2 D."""
         return self.vision.latent + self.memory.hidden * (len(self.reads) - 1)
@@ -128,7 +134,10 @@ class VisionMemory(nn.Module):
         latent = output.sample(temperature, most_likely)
         following = MemoryState(latent, memory.hidden, memory.cell, torch.zeros_like(state.opens))
         ones = torch.ones_like(latent[:, 0])
-        going_on = ones if output.restart_logit is None else torch.sigmoid(-output.restart_logit)
+        going_on = ones
+        if output.restart_logit is not None:
+            # The head has learned odds that the weight of ends in its loss has multiplied.
+            going_on = torch.sigmoid(math.log(self.memory.restart_factor) - output.restart_logit)
         if self.living_reward is not None:
             return following, ones * self.living_reward, going_on
         assert output.reward is not None

@@ -136,6 +136,11 @@ class WorldModel(nn.Module):
         """F, see `RSSM.features`."""
         return self.rssm.features
 
+    @property
+    def end_threshold(self) -> float:
+        """An episode ends where that is more likely than not."""
+        return 0.5
+
     def feature(self, state: LatentState) -> Tensor:
         """State and sample side by side: [N, F]."""
         return state.feature

@@ -312,7 +312,7 @@ class WorldModelsTraining:
         """A dream that begins in first frames of collected episodes, with latents drawn anew."""
         generator = np.random.default_rng(seed)
         starts = self.agent.first_states(len(self.agent.first_latents[0]), generator)
-        dream = Dream(self.model, starts, 1, temperature, draw_ends=False)
+        dream = Dream(self.model, starts, 1, temperature, draw_ends=self.config.draw_ends)
         dream.random = generator
         return dream
 
