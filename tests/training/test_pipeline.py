@@ -58,7 +58,13 @@ def test_a_run_leaves_what_it_should(whole, capsys):
     assert [score["generation"] for score in scores] == [2, 4]
     assert all(score["episodes"] == 2 and -5 <= score["mean"] <= 5 for score in scores)
     assert all(score["dream"]["episodes"] == 2 and score["dream"]["std"] >= 0 for score in scores)
-    pictures = ("curve.png", "videos/reconstruction.png", "videos/sliders.png", "videos/dream.mp4", "videos/game.mp4")
+    pictures = (
+        "learning_curve.png",
+        "videos/reconstruction.png",
+        "videos/sliders.png",
+        "videos/dream.mp4",
+        "videos/game.mp4",
+    )
     seconds = json.loads((whole / "seconds.json").read_text())
     assert len(seconds) == 5 and all(value > 0 for value in seconds.values())
     for name in ("config.json", "latents.npy", *pictures):

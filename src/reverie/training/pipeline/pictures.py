@@ -21,8 +21,8 @@ from reverie.training.pipeline.frames import FrameStore
 COLUMNS, ENLARGED, DREAM_STEPS, GAME_STEPS = 8, 2, 150, 300
 SLIDER = (-3.0, -1.5, 0.0, 1.5, 3.0)
 """Values of a latent on the slider sheet; the prior has deviation 1."""
-SMALL = 2
-"""By how much pictures on the slider sheet are shrunk, since there are hundreds."""
+SMALL, MOST_ROWS = 2, 32
+"""By how much pictures on the slider sheet are shrunk, since there are hundreds, and its greatest number of rows."""
 TEMPERATURES = (0.5, 1.0, 1.3)
 
 
@@ -44,10 +44,10 @@ def reconstruction_grid(model: VisionMemory, store: FrameStore, path: Path) -> N
 
 @torch.no_grad()
 def slider_sheet(model: VisionMemory, encoded: NDArray[np.float16], path: Path) -> None:
-    """Writes a PNG of what every latent does: a row each, in which it alone moves from -3 to 3 deviations of the prior.
+    """Writes a PNG of what latents do: a row each, in which it alone moves from -3 to 3 deviations of the prior.
 
     The others keep the values of one frame. Rows are in the order of what latents tell about frames (their mean
-    divergence from the prior), column by column in two blocks.
+    divergence from the prior), in two blocks; at most 32 latents are shown.
 
     Args:
         model: V draws.
@@ -62,7 +62,7 @@ def slider_sheet(model: VisionMemory, encoded: NDArray[np.float16], path: Path) 
     told = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean(0)
     base = mean[len(mean) // 2].repeat(len(SLIDER), 1)
     strips = []
-    for latent in told.argsort(descending=True):
+    for latent in told.argsort(descending=True)[:MOST_ROWS]:
         moved = base.clone()
         moved[:, latent] = torch.tensor(SLIDER)
         drawn = model.draw(model.begin(moved.to(device)))[model.name].cpu().numpy()

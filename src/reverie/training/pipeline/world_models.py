@@ -50,7 +50,7 @@ from reverie.training.run_folder import CONFIG_FILE, RunFolder
 from reverie.training.settings import check_seed
 
 VISION_FILE, MEMORY_FILE, CONTROLLER_FILE = "vision.safetensors", "memory.safetensors", "controller.safetensors"
-CURVE_FILE, SECONDS_FILE = "curve.png", "seconds.json"
+CURVE_FILE, SECONDS_FILE = "learning_curve.png", "seconds.json"
 COLLECTING, EVOLVING = 0, 1
 """What episodes are for; kept apart by their seeds."""
 
