@@ -304,8 +304,11 @@ def test_variants_share_stages(whole, tmp_path, capsys):
     expect_sentence(capsys, main(wrong), "collect_episodes", "frames")
     wrong = [*words(tmp_path / "none"), "--reuse", str(tmp_path)]
     expect_sentence(capsys, main(wrong), "holds no run of world-models")
-    wrong = [*words(tmp_path / "twice", iterations=2), "--reuse", str(whole)]
-    expect_sentence(capsys, main(wrong), "iterations")
+    twice = tmp_path / "twice"
+    assert main([*words(twice, iterations=2, generations=2, memory_updates=6), "--reuse", str(whole)]) == 0
+    frames = [np.load(folder / "frames" / "0_image.npy", mmap_mode="r") for folder in (whole, twice)]
+    assert np.array_equal(frames[0][:180], frames[1][:180]) and frames[1][180:360].any((1, 2, 3)).all()
+    assert json.loads((whole / "frames" / "progress.json").read_text())["rows"] == 180
 
 
 def test_the_papers_tasks_bring_their_recipes(tmp_path, capsys, monkeypatch):

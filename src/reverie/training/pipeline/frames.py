@@ -31,13 +31,13 @@ class FrameStore:
         folder: made if it is not there.
         name: of the image part.
         action_width: A.
-        capacity: greatest number of rows.
+        capacity: greatest number of rows; None takes the files as they are.
 
     Raises:
         RunFolderError: the folder holds rows of other shapes.
     """
 
-    def __init__(self, folder: Path, name: str, action_width: int, capacity: int) -> None:
+    def __init__(self, folder: Path, name: str, action_width: int, capacity: int | None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.name = folder, name
         fields: dict[str, tuple[tuple[int, ...], Any]] = {
@@ -51,11 +51,14 @@ class FrameStore:
         for number, (key, (shape, dtype)) in enumerate(fields.items()):
             path = folder / f"{number}_{key.replace('/', '_')}.npy"
             if not path.exists():
+                if capacity is None:
+                    raise RunFolderError(f"{folder} has no {path.name}; collect first")
                 np.lib.format.open_memmap(path, "w+", dtype, (capacity, *shape)).flush()
             array = np.lib.format.open_memmap(path, "r+")
-            if array.shape != (capacity, *shape):
+            expected = (len(array) if capacity is None else capacity, *shape)
+            if array.shape != expected:
                 raise RunFolderError(
-                    f"{path} has rows of shape {array.shape}, expected {(capacity, *shape)}; choose another --run"
+                    f"{path} has rows of shape {array.shape}, expected {expected}; choose another --run"
                 )
             self.arrays[key] = array
         progress = read_json(folder / PROGRESS) if (folder / PROGRESS).exists() else {}
@@ -87,6 +90,18 @@ class FrameStore:
             array[rows] = episode[key]
         self.rows = rows.stop
         self.lengths.append(length)
+
+    def copy_from(self, other: FrameStore) -> None:
+        """Takes all episodes of another store, in place of its own.
+
+        Raises:
+            RunFolderError: there is no space left for them.
+        """
+        self.rows, self.lengths = 0, []
+        for start, length in zip(other.starts, other.lengths, strict=True):
+            self.append({key: array[start : start + length] for key, array in other.arrays.items()})
+        self.tried = other.tried
+        self.commit()
 
     def commit(self) -> None:
         """Makes everything durable that was appended."""

@@ -34,6 +34,8 @@ STAGES: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
 def take_over(other: Path, own: Path, config: Any, environment: dict[str, Any]) -> list[str]:
     """Links (or copies) the files of another run's stages up to the first whose settings differ.
 
+    Frames that later iterations will be added to are not linked: the caller has to copy them.
+
     Args:
         other: run folder of an agent that is trained in stages.
         own: the new run folder.
@@ -66,7 +68,8 @@ def take_over(other: Path, own: Path, config: Any, environment: dict[str, Any]) 
             why = f"{different[0]} is another one there" if different else f"it has no {missing[0]}"
             raise ConfigError(f"nothing of {other} can be reused: {why}; give the same settings for its {name}")
         for file in files:
-            _link(other / file, own / file)
+            if file != "frames" or config.iterations == 1:
+                _link(other / file, own / file)
         taken.append(name)
     return taken
 

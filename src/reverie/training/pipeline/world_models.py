@@ -147,14 +147,17 @@ class WorldModelsTraining:
             "interface": self.interface.to_json(),
         }
         self.folder.claim({"agent": config.name, "seed": settings.seed, **identity}, identity)
-        if settings.reuse is not None and not (self.path / "frames").exists():
-            if config.iterations > 1:
-                raise ConfigError("reuse and iterations do not go together: the next iteration would add frames")
-            taken = take_over(settings.reuse, self.path, config, self.source.to_json())
-            if self.visible:
-                print(f"reused from {settings.reuse}: {', '.join(taken)}")
         capacity = config.iterations * config.collect_episodes * config.collect_steps
-        self.store = FrameStore(self.path / "frames", self.model.name, self.interface.action_width, capacity)
+        frames = self.path / "frames"
+        other = settings.reuse if not (frames / PROGRESS).exists() else None
+        if other is not None:
+            taken = take_over(other, self.path, config, self.source.to_json())
+            if self.visible:
+                print(f"reused from {other}: {', '.join(taken)}")
+        name, width = self.model.name, self.interface.action_width
+        self.store = FrameStore(frames, name, width, capacity)
+        if other is not None and not self.store.lengths:
+            self.store.copy_from(FrameStore(other / "frames", name, width, None))
 
     @property
     def _stop(self) -> bool:
