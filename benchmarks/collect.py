@@ -1,10 +1,10 @@
 """Copies what is worth keeping of finished runs into benchmarks/results: scores, curve, one dream video.
 
-    .venv/bin/python benchmarks/collect.py NAME RUN [RUN ...]
+    .venv/bin/python benchmarks/collect.py NAME RUN [RUN ...] [--episodes N]
 
 Writes NAME.json (command-line settings, counters, wall time, evaluations of every run), NAME.png (learning curve) and
 NAME.mp4 (last dream video of the first run). The best checkpoint of every run plays 100 episodes with a seed that
-training did not use, with most likely actions if the evaluations during training had them.
+training did not use, with most likely actions if the evaluations during training had them (N where 100 take too long).
 """
 
 import json
@@ -20,13 +20,13 @@ FRESH_EPISODES, FRESH_SEED = 100, 777_777
 RESULTS = Path(__file__).parent / "results"
 
 
-def summary(run: Path) -> dict[str, object]:
+def summary(run: Path, episodes: int) -> dict[str, object]:
     """Settings that differ from the defaults are in the run's config; here is what a table needs."""
     config = json.loads((run / "config.json").read_text())
     last = read_metrics(run)[-1]
     scores = read_scores(run)
     deterministic = config["settings"]["deterministic_evaluation"]
-    fresh = reverie.load(run).evaluate(FRESH_EPISODES, deterministic=deterministic, seed=FRESH_SEED)
+    fresh = reverie.load(run).evaluate(episodes, deterministic=deterministic, seed=FRESH_SEED)
     return {
         "agent": config["agent"],
         "environment": config["environment"]["environment"],
@@ -46,7 +46,7 @@ def summary(run: Path) -> dict[str, object]:
         "best_checkpoint": {
             "mean": round(fresh.mean, 2),
             "std": round(fresh.standard_deviation, 2),
-            "episodes": FRESH_EPISODES,
+            "episodes": episodes,
             "deterministic": deterministic,
         },
     }
@@ -54,9 +54,14 @@ def summary(run: Path) -> dict[str, object]:
 
 def main() -> None:
     """Reads the names and writes the three files."""
-    name, runs = sys.argv[1], [Path(argument) for argument in sys.argv[2:]]
+    words, episodes = sys.argv[1:], FRESH_EPISODES
+    if "--episodes" in words:
+        place = words.index("--episodes")
+        episodes = int(words[place + 1])
+        del words[place : place + 2]
+    name, runs = words[0], [Path(word) for word in words[1:]]
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps([summary(run) for run in runs], indent=1) + "\n")
+    (RESULTS / f"{name}.json").write_text(json.dumps([summary(run, episodes) for run in runs], indent=1) + "\n")
     plot_learning_curves(runs, RESULTS / f"{name}.png")
     videos = sorted((runs[0] / "videos").glob("*.mp4"))
     if videos:
