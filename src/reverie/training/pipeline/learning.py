@@ -171,7 +171,12 @@ def train_vision(
 
 @torch.no_grad()
 def encode_frames(
-    model: VisionMemory, store: FrameStore, rows: int, path: Path, done: Callable[[int], bool]
+    model: VisionMemory,
+    store: FrameStore,
+    rows: int,
+    path: Path,
+    done: Callable[[int], bool],
+    precision: torch.dtype = torch.float32,
 ) -> NDArray[np.float16] | None:
     """Mean and log-variance of the latents of frames, as the released code keeps them: float16 [2, rows, Z].
 
@@ -181,6 +186,7 @@ def encode_frames(
         rows: how many of them.
         path: file that is written when complete; read if it is there.
         done: called with the number of frames encoded; true gives up.
+        precision: in which V sees.
 
     Returns:
         The memory map, or None if `done` gave up.
@@ -192,7 +198,9 @@ def encode_frames(
         for begin in range(0, rows, 256):
             part = slice(begin, min(begin + 256, rows))
             image = torch.from_numpy(store.arrays[store.name][part]).to(device).float() / 255
-            for number, value in enumerate(model.vision.encode(image)):
+            with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+                described = model.vision.encode(image)
+            for number, value in enumerate(described):
                 array[number, part] = value.cpu().numpy()
             if done(part.stop):
                 return None

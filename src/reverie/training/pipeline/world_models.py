@@ -279,7 +279,7 @@ class WorldModelsTraining:
                 display.update(done, "latents")
                 return self._stop
 
-            self.encoded = encode_frames(self.model, self.store, rows, path, encoded_so_far)
+            self.encoded = encode_frames(self.model, self.store, rows, path, encoded_so_far, self.precision)
         if self.encoded is None:
             return
         self.agent.first_latents.copy_(
