@@ -172,7 +172,7 @@ class WorldModelsTraining:
     def run(self) -> bool:
         """All stages; returns False if Ctrl-C ended them early, with everything saved."""
         config = self.config
-        self.evolution = Evolution(self.controller.count, config.population, config.deviation, self.settings.seed)
+        self.search, self.evolution = 0, self._new_evolution()
         if (self.path / CONTROLLER_FILE).exists():
             self._load_evolution(self.path / CONTROLLER_FILE)
         stages: tuple[Callable[[int], None], ...] = (
@@ -319,16 +319,29 @@ class WorldModelsTraining:
         dream.random = generator
         return dream
 
+    def _new_evolution(self) -> Evolution:
+        config = self.config
+        return Evolution(self.controller.count, config.population, config.deviation, self.settings.seed)
+
+    @property
+    def generation(self) -> int:
+        """Generations over all iterations, in each of which the search begins anew, since its dream is another one."""
+        return self.search * self.config.generations + self.evolution.generation
+
     def _evolve(self, iteration: int) -> None:
         config, settings = self.config, self.settings
         generations = (iteration + 1) * config.generations
         self.updates = self._vision_updates(iteration) + self._memory_updates(iteration)
+        if iteration < self.search:
+            return
+        if iteration > self.search:
+            self.search, self.evolution = iteration, self._new_evolution()
         policy = self._controller_policy()
         path = self.path / CONTROLLER_FILE
         saved = time.monotonic()
         with self._stage(f"evolving in the {config.evolve_in} (C)", generations, "generations") as display:
             while not self._stop:
-                generation = self.evolution.generation
+                generation = self.generation
                 due = generation % config.evaluate_every == 0 or generation == generations
                 if generation and due and all(score["generation"] != generation for score in self.scores):
                     self._score(display, policy)
@@ -383,7 +396,7 @@ class WorldModelsTraining:
     def _dream_episodes(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
         """Returns of as many dreamed episodes as an evaluation has real ones, float64 [episodes]."""
         config = self.config
-        dream = self.dream(config.temperature, (self.settings.seed, 6, self.evolution.generation))
+        dream = self.dream(config.temperature, (self.settings.seed, 6, self.generation))
         chosen = torch.from_numpy(parameters).to(self.device, torch.float32).unsqueeze(0)
         return self._dreamed(dream, chosen, config.evaluation_episodes)[0]
 
@@ -403,7 +416,7 @@ class WorldModelsTraining:
         result = Evaluation([e.total for e in episodes], [e.length for e in episodes], deterministic=False)
         rows = self.store.rows
         counters = {"env_steps": rows, "frames": rows * self.source.action_repeat, "updates": self.updates}
-        score = {**counters, "generation": self.evolution.generation, "tried": self.tried, **result.to_json()}
+        score = {**counters, "generation": self.generation, "tried": self.tried, **result.to_json()}
         if self.config.evolve_in == "dream":
             returns = self._dream_episodes(mean)
             score["dream"] = {
@@ -418,14 +431,16 @@ class WorldModelsTraining:
         evolution_curve(self.history, self.scores, self.config.evolve_in, self.path / CURVE_FILE)
         dreamed = f", dreamed {score['dream']['mean']:.1f} ± {score['dream']['std']:.1f}" if "dream" in score else ""
         display.say(
-            f"generation {self.evolution.generation}: candidates {self.tried:.1f}{dreamed}, real "
+            f"generation {self.generation}: candidates {self.tried:.1f}{dreamed}, real "
             f"{result.mean:.1f} ± {result.standard_deviation:.1f} over {len(result.returns)} episodes"
         )
 
     def _save_evolution(self, path: Path) -> None:
         data, arrays = self.evolution.state()
         tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
-        text = json.dumps({"evolution": data, "scores": self.scores, "history": self.history}).encode()
+        text = json.dumps(
+            {"evolution": data, "scores": self.scores, "history": self.history, "search": self.search}
+        ).encode()
         if self.best_mean is not None:
             tensors["best_mean"] = torch.from_numpy(self.best_mean)
         tensors["json"] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
@@ -438,6 +453,7 @@ class WorldModelsTraining:
         self.scores, self.history = data["scores"], data["history"]
         self.tried = self.history[-1][1] if self.history else 0.0
         self.best_mean = arrays.pop("best_mean", None)
+        self.search = data.get("search", 0)
         self.evolution.restore(data["evolution"], arrays)
 
 
