@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/collect_world_models.py NAME RUN [RUN ...]
 
 Writes NAME.json (settings that differ from the preset `paper`, wall time of every stage, dreamed and real scores of
-every evaluation), NAME.png (a panel a run: returns against generations), and of the first run NAME_dream.mp4,
+every evaluation), NAME.png (a panel a run: returns against generations), and of the first run NAME_temperatures.mp4,
 NAME_game.mp4, NAME_reconstruction.png and NAME_sliders.png.
 """
 
@@ -18,7 +18,7 @@ from reverie.agents.world_models import WorldModelsConfig
 from reverie.tensor_files import read_tensors
 
 RESULTS = Path(__file__).parent / "results"
-PICTURES = ("dream.mp4", "game.mp4", "reconstruction.png", "sliders.png")
+PICTURES = ("temperatures.mp4", "game.mp4", "reconstruction.png", "sliders.png")
 
 
 def summary(run: Path) -> dict[str, object]:

@@ -62,7 +62,7 @@ def test_a_run_leaves_what_it_should(whole, capsys):
         "learning_curve.png",
         "videos/reconstruction.png",
         "videos/sliders.png",
-        "videos/dream.mp4",
+        "videos/temperatures.mp4",
         "videos/game.mp4",
     )
     seconds = json.loads((whole / "seconds.json").read_text())
@@ -131,7 +131,7 @@ ACTIONS = (ActionPart("action", "discrete", 1, (3,)),)
 def random_store(folder, episodes=7, **options):
     store = FrameStore(folder, "image", 3, 1000)
     players = Players(CATCH, 0, 2)
-    policy = RandomPolicy(ACTIONS, 4, wandering=False)
+    policy = RandomPolicy(ACTIONS, 4, "held")
     arguments = {"longest": 50, "shortest": 2, **options}
     collect(players, policy, store, episodes, job=Job, progress=lambda n: None, stop=lambda: False, **arguments)
     players.close()
@@ -302,6 +302,12 @@ def test_variants_share_stages(whole, tmp_path, capsys):
     assert memory["module.recurrent_weight"].shape == (36, 9)
     wrong = [*words(tmp_path / "wrong", collect_episodes=8), "--reuse", str(whole)]
     expect_sentence(capsys, main(wrong), "collect_episodes", "frames")
+    assert not (tmp_path / "wrong" / "config.json").exists(), "a run that was refused leaves nothing behind"
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    (begun / "config.json").write_bytes((whole / "config.json").read_bytes())
+    wrong = [*words(tmp_path / "early"), "--reuse", str(begun)]
+    expect_sentence(capsys, main(wrong), "0 episodes", "collect them first")
     wrong = [*words(tmp_path / "none"), "--reuse", str(tmp_path)]
     expect_sentence(capsys, main(wrong), "holds no run of world-models")
     twice = tmp_path / "twice"

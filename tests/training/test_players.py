@@ -68,7 +68,7 @@ def test_processes_play_as_this_process_does(agent):
 
 def test_recorded_rows_are_what_was_seen_and_done():
     players = Players(CATCH, 0, 2)
-    episodes = list(players.play(RandomPolicy(ACTIONS, 3, False), [Job(5), Job(6)], longest=8, record=True))
+    episodes = list(players.play(RandomPolicy(ACTIONS, 3, "held"), [Job(5), Job(6)], longest=8, record=True))
     adapter = make("reverie/CatchPixels-v0")
     for seed, episode in zip((5, 6), episodes, strict=True):
         rows = episode.rows
@@ -87,7 +87,7 @@ def test_recorded_rows_are_what_was_seen_and_done():
 
 def test_wandering_actions_have_their_deviation_and_correlation():
     parts = (ActionPart("action", "continuous", 2),)
-    policy = RandomPolicy(parts, 10, wandering=True)
+    policy = RandomPolicy(parts, 10, "wandering")
     policy.begin([Job(seed) for seed in range(400)])
     policy.deviation[:] = 0.3  # so that clipping at 1 does not matter
     actions = np.stack([policy.act({}) for _ in range(200)])[60:]
@@ -97,6 +97,20 @@ def test_wandering_actions_have_their_deviation_and_correlation():
     assert apart == pytest.approx(np.exp(-1), abs=0.06)
     policy.keep(np.array([3, 7]))
     assert policy.act({}).shape == (2, 2)
+
+
+def test_varied_actions_last_another_time_in_every_episode():
+    policy = RandomPolicy((ActionPart("action", "continuous", 1),), 100, "varied")
+    policy.begin([Job(seed) for seed in range(400)])
+    actions = np.stack([policy.act({})[:, 0] for _ in range(2000)])
+    changes = (actions[1:] != actions[:-1]).mean(0)
+    mean_hold = 1 / changes
+    expected = (policy.longest + 1) / 2
+    assert np.abs(mean_hold / expected - 1).mean() < 0.15
+    assert policy.longest.min() == 1 and 90 < policy.longest.max() <= 100
+    assert np.mean(policy.longest <= 10) == pytest.approx(np.log(11) / np.log(101), abs=0.08)
+    policy.keep(np.array([3, 7]))
+    assert policy.act({}).shape == (2, 1)
 
 
 def test_surprise_is_the_loss_of_m(agent):
@@ -138,7 +152,7 @@ class Breaks(gymnasium.Env):
 @pytest.mark.parametrize("processes", [0, 1])
 def test_what_an_environment_raises_is_raised_here(processes):
     players = Players(EnvironmentSource(Breaks), processes, 2)
-    policy = RandomPolicy((ActionPart("action", "discrete", 1, (2,)),), 3, False)
+    policy = RandomPolicy((ActionPart("action", "discrete", 1, (2,)),), 3, "held")
     with pytest.raises(EnvironmentProblem, match="the wheel came off"):
         list(players.play(policy, [Job(0), Job(1), Job(2)], longest=9))
     players.close()

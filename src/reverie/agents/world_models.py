@@ -101,9 +101,10 @@ class WorldModelsConfig:
     """Longest episode that is collected, in steps (released code; 1000 in CarRacing)."""
     shortest_episode: int = 2
     """Shorter episodes are thrown away; 101 in the released code for Take Cover."""
-    collect_policy: Literal["held", "wandering"] = "held"
-    """Random play: a uniform action held for 1 to `hold` steps (released code for Take Cover), or one that wanders
-    around zero (ours, after what the random controllers of the released code do in CarRacing)."""
+    collect_policy: Literal["held", "varied", "wandering"] = "held"
+    """Random play: a uniform action held for 1 to `hold` steps (released code for Take Cover), the same with another
+    longest time up to `hold` in every episode (ours), or one that wanders around zero (ours, after what the random
+    controllers of the released code do in CarRacing)."""
     hold: int = 10
     """Longest time that an action is held, or correlation time of one that wanders, in steps (released code)."""
     vision_epochs: int = 1

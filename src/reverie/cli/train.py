@@ -174,5 +174,5 @@ def _train_in_stages(environment: EnvironmentOptions, settings: Any, config: Any
     print(f"run folder        {path}{os.sep}")
     print(f"returns           {path / CURVE_FILE}")
     print(f"what V sees       {path / 'videos' / 'reconstruction.png'}")
-    print(f"dream video       {path / 'videos' / 'dream.mp4'}")
+    print(f"dream video       {path / 'videos' / 'temperatures.mp4'}")
     return 0

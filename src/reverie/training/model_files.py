@@ -91,7 +91,7 @@ def load_model(path: Path, device: torch.device, checkpoint: str = "best") -> tu
     config_file = path / CONFIG_FILE
     staged = config_file.is_file() and _agent_of(config_file) in PIPELINES
     if staged and not (path / MODEL_FILE).exists():
-        from reverie.training.pipeline.world_models import load_run
+        from reverie.training.pipeline.loading import load_run
 
         return load_run(path, device, checkpoint)
     weights = find_weights(path, checkpoint)

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -89,40 +89,47 @@ class RandomPolicy:
     Args:
         parts: action parts.
         hold: steps that an action lasts.
-        wandering: False holds a uniformly random action for 1 to `hold` steps (released code for Take Cover). True
-            lets every entry wander around zero: an Ornstein-Uhlenbeck process with a correlation time of `hold` steps,
-            whose standard deviation is drawn from 0 to 0.5 for each episode. It resembles the authors' random
-            controllers for CarRacing, which drive roughly straight on with a twitching wheel.
+        kind: `held` holds a uniformly random action for 1 to `hold` steps (released code for Take Cover). `varied` does
+            the same with a longest time that is drawn from 1 to `hold` for each episode, evenly on a logarithmic
+            scale: some episodes twitch, others stay or go one way for long. `wandering` lets every entry wander around
+            zero: an Ornstein-Uhlenbeck process with a correlation time of `hold` steps, whose standard deviation is
+            drawn from 0 to 0.5 for each episode. It resembles the authors' random controllers for CarRacing, which
+            drive roughly straight on with a twitching wheel.
     """
 
-    def __init__(self, parts: Sequence[ActionPart], hold: int, wandering: bool) -> None:
-        self.parts, self.hold, self.wandering = tuple(parts), hold, wandering
+    def __init__(self, parts: Sequence[ActionPart], hold: int, kind: Literal["held", "varied", "wandering"]) -> None:
+        self.parts, self.hold, self.kind = tuple(parts), hold, kind
         self.width = sum(part.width for part in parts)
 
     def begin(self, jobs: Sequence[Job]) -> None:
         """New episodes take the place of the old ones."""
         self.random = [np.random.default_rng(job.seed) for job in jobs]
-        self.deviation = np.array([generator.uniform(0, 0.5) for generator in self.random])
+        drawn = np.array([generator.uniform() for generator in self.random])
+        self.deviation = 0.5 * drawn
+        self.longest = np.full(len(jobs), self.hold)
+        if self.kind == "varied":
+            self.longest = ((self.hold + 1) ** drawn).astype(np.int64)
         self.entries = np.zeros((len(jobs), self.width))
         self.left = np.zeros(len(jobs), np.int64)
 
     def act(self, observation: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Flat actions [n, A]; observations are not looked at."""
-        if self.wandering:
+        if self.kind == "wandering":
             noise = np.stack([generator.standard_normal(self.width) for generator in self.random])
             kept = np.exp(-1 / self.hold)
             self.entries = kept * self.entries + np.sqrt(1 - kept**2) * self.deviation[:, None] * noise
         else:
             for e in np.flatnonzero(self.left == 0):
                 self.entries[e] = self.random[e].uniform(-1, 1, self.width)
-                self.left[e] = self.random[e].integers(1, self.hold + 1)
+                self.left[e] = self.random[e].integers(1, self.longest[e] + 1)
             self.left -= 1
         return flat_actions(torch.from_numpy(self.entries.clip(-1, 1)), self.parts).numpy()
 
     def keep(self, running: NDArray[np.int64]) -> None:
         """Only the episodes of these numbers go on."""
         self.random = [self.random[e] for e in running]
-        self.deviation, self.entries, self.left = self.deviation[running], self.entries[running], self.left[running]
+        self.deviation, self.longest = self.deviation[running], self.longest[running]
+        self.entries, self.left = self.entries[running], self.left[running]
 
     def surprise(self) -> NDArray[np.float64]:
         """Nothing surprises random play."""

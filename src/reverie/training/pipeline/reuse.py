@@ -10,6 +10,7 @@ from typing import Any
 from reverie.agents.registry import make_config
 from reverie.errors import ConfigError, RunFolderError
 from reverie.training.files import read_json
+from reverie.training.pipeline.frames import PROGRESS
 from reverie.training.run_folder import CONFIG_FILE
 
 STAGES: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
@@ -31,22 +32,19 @@ STAGES: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
 """Name, files and settings of each stage that can be taken over; a stage also depends on those before it."""
 
 
-def take_over(other: Path, own: Path, config: Any, environment: dict[str, Any]) -> list[str]:
-    """Links (or copies) the files of another run's stages up to the first whose settings differ.
-
-    Frames that later iterations will be added to are not linked: the caller has to copy them.
+def reusable(other: Path, config: Any, environment: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    """The stages of another run that a new one can take over, up to the first whose settings differ.
 
     Args:
         other: run folder of an agent that is trained in stages.
-        own: the new run folder.
         config: of the new run.
         environment: of the new run, as plain data.
 
     Returns:
-        Names of the stages that were taken over.
+        Name of each stage and its files.
 
     Raises:
-        RunFolderError: the other folder holds no such run, or its frames are not complete.
+        RunFolderError: the other folder holds no such run, or has not collected all its frames.
         ConfigError: its environment or the settings of its frames differ.
     """
     described = read_json(other / CONFIG_FILE) if (other / CONFIG_FILE).is_file() else {}
@@ -58,31 +56,45 @@ def take_over(other: Path, own: Path, config: Any, environment: dict[str, Any]) 
             f"same environment"
         )
     theirs = make_config(config.name, described["agent_config"])
-    taken: list[str] = []
+    found: dict[str, tuple[str, ...]] = {}
     for name, files, settings in STAGES:
         different = [key for key in settings if getattr(theirs, key) != getattr(config, key)]
-        missing = [file for file in files if not (other / file).exists()]
-        if different or missing:
-            if taken:
-                break
-            why = f"{different[0]} is another one there" if different else f"it has no {missing[0]}"
-            raise ConfigError(f"nothing of {other} can be reused: {why}; give the same settings for its {name}")
+        if name == "frames" and different:
+            raise ConfigError(
+                f"nothing of {other} can be reused: {different[0]} is another one there; give the same settings for "
+                f"its frames"
+            )
+        if different or any(not (other / file).exists() for file in files):
+            break
+        found[name] = files
+    progress = other / "frames" / PROGRESS
+    collected = len(read_json(progress)["lengths"]) if progress.exists() else 0
+    if collected != config.collect_episodes:
+        raise RunFolderError(
+            f"{other} has {collected} episodes, but {config.collect_episodes} are asked for; let it collect them first"
+        )
+    return found
+
+
+def take_over(other: Path, own: Path, stages: dict[str, tuple[str, ...]], link_frames: bool) -> None:
+    """Links the files of stages, or copies them where the file system has no links.
+
+    Args:
+        other: run folder that has them.
+        own: run folder that gets them; what an attempt that was cut short has left there is replaced.
+        stages: from `reusable`.
+        link_frames: False where frames will be added, which must not happen to files that two runs share.
+    """
+    for files in stages.values():
         for file in files:
-            if file != "frames" or config.iterations == 1:
-                _link(other / file, own / file)
-        taken.append(name)
-    return taken
+            if (other / file).is_dir() and link_frames:
+                shutil.copytree(other / file, own / file, copy_function=_link, dirs_exist_ok=True)
+            elif (other / file).is_file():
+                _link(str(other / file), str(own / file))
 
 
-def _link(source: Path, target: Path) -> None:
-    """The same file under another name, or a copy where the file system has no links; folders likewise."""
-    if source.is_dir():
-        shutil.copytree(source, target, copy_function=_link_file, dirs_exist_ok=True)
-    else:
-        _link_file(str(source), str(target))
-
-
-def _link_file(source: str, target: str) -> None:
+def _link(source: str, target: str) -> None:
+    Path(target).unlink(missing_ok=True)
     try:
         os.link(source, target)
     except OSError:

@@ -7,7 +7,7 @@ import copy
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,17 +16,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from reverie.agents.registry import make_config
-from reverie.agents.world_models import WorldModelsAgent, WorldModelsConfig
+from reverie.agents.world_models import WorldModelsConfig
 from reverie.behaviors.evolution import Evolution
 from reverie.dream.dream import Dream
 from reverie.dream.evolve import dreamed_returns
 from reverie.envs import EnvironmentSource, Vectorization
 from reverie.envs.episodes import episode_seed
 from reverie.envs.pool import processors
-from reverie.errors import CheckpointError, ConfigError
-from reverie.spaces import Interface
-from reverie.tensor_files import read_tensors, save_tensors
+from reverie.errors import ConfigError
+from reverie.tensor_files import save_tensors
 from reverie.training.device import choose_device, choose_precision
 from reverie.training.evaluation import EPISODE_LIMIT, EVALUATION_SEED, Evaluation
 from reverie.training.files import read_json, write_json
@@ -35,6 +33,13 @@ from reverie.training.memory import keep_freed_memory
 from reverie.training.metrics import SCORES_FILE
 from reverie.training.pipeline.frames import PROGRESS, FrameStore, collect
 from reverie.training.pipeline.learning import Training, encode_frames, train_memory, train_vision
+from reverie.training.pipeline.loading import (
+    CONTROLLER_FILE,
+    MEMORY_FILE,
+    VISION_FILE,
+    first_latents,
+    read_evolution,
+)
 from reverie.training.pipeline.pictures import (
     TEMPERATURES,
     dream_video,
@@ -44,12 +49,11 @@ from reverie.training.pipeline.pictures import (
     slider_sheet,
 )
 from reverie.training.pipeline.players import ControllerPolicy, Job, Players, Policy, RandomPolicy
-from reverie.training.pipeline.reuse import take_over
+from reverie.training.pipeline.reuse import reusable, take_over
 from reverie.training.progress import Display
-from reverie.training.run_folder import CONFIG_FILE, RunFolder
+from reverie.training.run_folder import RunFolder
 from reverie.training.settings import check_seed
 
-VISION_FILE, MEMORY_FILE, CONTROLLER_FILE = "vision.safetensors", "memory.safetensors", "controller.safetensors"
 CURVE_FILE, SECONDS_FILE = "learning_curve.png", "seconds.json"
 COLLECTING, EVOLVING = 0, 1
 """What episodes are for; kept apart by their seeds."""
@@ -146,14 +150,15 @@ class WorldModelsTraining:
             "environment": self.source.to_json(),
             "interface": self.interface.to_json(),
         }
-        self.folder.claim({"agent": config.name, "seed": settings.seed, **identity}, identity)
-        capacity = config.iterations * config.collect_episodes * config.collect_steps
         frames = self.path / "frames"
         other = settings.reuse if not (frames / PROGRESS).exists() else None
+        stages = {} if other is None else reusable(other, config, self.source.to_json())
+        self.folder.claim({"agent": config.name, "seed": settings.seed, **identity}, identity)
+        capacity = config.iterations * config.collect_episodes * config.collect_steps
         if other is not None:
-            taken = take_over(other, self.path, config, self.source.to_json())
+            take_over(other, self.path, stages, link_frames=config.iterations == 1)
             if self.visible:
-                print(f"reused from {other}: {', '.join(taken)}")
+                print(f"reused from {other}: {', '.join(stages)}")
         name, width = self.model.name, self.interface.action_width
         self.store = FrameStore(frames, name, width, capacity)
         if other is not None and not self.store.lengths:
@@ -223,7 +228,7 @@ class WorldModelsTraining:
         wanted = (iteration + 1) * config.collect_episodes
         if len(store.lengths) >= wanted:
             return
-        policy: Policy = RandomPolicy(self.interface.actions, config.hold, config.collect_policy == "wandering")
+        policy: Policy = RandomPolicy(self.interface.actions, config.hold, config.collect_policy)
         parameters = None
         if iteration:
             policy, parameters = self._controller_policy(), self.evolution.mean
@@ -387,7 +392,7 @@ class WorldModelsTraining:
         reconstruction_grid(self.model, self.store, videos / "reconstruction.png")
         dreams = [self.dream(temperature, (self.settings.seed, 4)) for temperature in TEMPERATURES]
         self.agent.parameters_of_controller.copy_(torch.from_numpy(self.evolution.mean))
-        dream_video(self.agent, dreams, videos / "dream.mp4")
+        dream_video(self.agent, dreams, videos / "temperatures.mp4")
         assert self.encoded is not None
         slider_sheet(self.model, self.encoded, videos / "sliders.png")
         if self.source.kind != "object":
@@ -449,52 +454,9 @@ class WorldModelsTraining:
         os.replace(partial, path)
 
     def _load_evolution(self, path: Path) -> None:
-        data, arrays = _read_evolution(path)
+        data, arrays = read_evolution(path)
         self.scores, self.history = data["scores"], data["history"]
         self.tried = self.history[-1][1] if self.history else 0.0
         self.best_mean = arrays.pop("best_mean", None)
         self.search = data.get("search", 0)
         self.evolution.restore(data["evolution"], arrays)
-
-
-def _read_evolution(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """What `_save_evolution` wrote: plain data and arrays."""
-    tensors = read_tensors(path)
-    data = json.loads(bytes(tensors.pop("json").numpy()))
-    return data, {name: value.numpy() for name, value in tensors.items()}
-
-
-def load_run(path: Path, device: torch.device, checkpoint: str) -> tuple[WorldModelsAgent, dict[str, Any]]:
-    """The agent of a run folder and the folder's description.
-
-    Args:
-        path: run folder.
-        device: where to put the agent.
-        checkpoint: `best`, the controller with the highest real evaluation (the newest if there is none), or `latest`.
-
-    Raises:
-        CheckpointError: the run has no controller yet, or a file is damaged.
-    """
-    description = read_json(path / CONFIG_FILE)
-    if checkpoint not in ("best", "latest"):
-        raise CheckpointError(f"{path} has no checkpoint {checkpoint!r}; ask for best or latest")
-    latents = sorted(path.glob("latents*.npy"))
-    for name in (VISION_FILE, MEMORY_FILE, CONTROLLER_FILE):
-        if not (path / name).exists() or not latents:
-            raise CheckpointError(f"{path} has no {name} yet: train first")
-    config = make_config(description["agent"], description["agent_config"])
-    agent: WorldModelsAgent = config.build(Interface.from_json(description["interface"])).to(device)
-    for name, module in ((VISION_FILE, agent.world_model.vision), (MEMORY_FILE, agent.world_model.memory)):
-        Training(path / name, module, 1.0, 1)
-    data, arrays = _read_evolution(path / CONTROLLER_FILE)
-    means = [arrays["mean"], arrays.get("best_mean", arrays["mean"])]
-    agent.parameters_of_controller.copy_(torch.from_numpy(means[checkpoint == "best"]))
-    lengths = read_json(path / "frames" / PROGRESS)["lengths"]
-    agent.first_latents.copy_(first_latents(np.load(latents[-1], mmap_mode="r"), lengths, agent.first_latents.shape[1]))
-    return agent.eval(), description
-
-
-def first_latents(encoded: NDArray[np.float16], lengths: Sequence[int], count: int) -> torch.Tensor:
-    """Mean and log-variance of the first frames of `count` episodes, float32 [2, N, Z]."""
-    starts = np.concatenate([[0], np.cumsum(lengths)])[:count]
-    return torch.from_numpy(encoded[:, starts].astype(np.float32))

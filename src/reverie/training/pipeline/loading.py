@@ -1,0 +1,67 @@
+"""Reads the agent of a run that was trained in stages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from reverie.agents.registry import make_config
+from reverie.agents.world_models import WorldModelsAgent
+from reverie.errors import CheckpointError
+from reverie.spaces import Interface
+from reverie.tensor_files import read_tensors
+from reverie.training.files import read_json
+from reverie.training.pipeline.frames import PROGRESS
+from reverie.training.pipeline.learning import Training
+from reverie.training.run_folder import CONFIG_FILE
+
+VISION_FILE, MEMORY_FILE, CONTROLLER_FILE = "vision.safetensors", "memory.safetensors", "controller.safetensors"
+
+
+def read_evolution(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What `_save_evolution` wrote: plain data and arrays."""
+    tensors = read_tensors(path)
+    data = json.loads(bytes(tensors.pop("json").numpy()))
+    return data, {name: value.numpy() for name, value in tensors.items()}
+
+
+def load_run(path: Path, device: torch.device, checkpoint: str) -> tuple[WorldModelsAgent, dict[str, Any]]:
+    """The agent of a run folder and the folder's description.
+
+    Args:
+        path: run folder.
+        device: where to put the agent.
+        checkpoint: `best`, the controller with the highest real evaluation (the newest if there is none), or `latest`.
+
+    Raises:
+        CheckpointError: the run has no controller yet, or a file is damaged.
+    """
+    description = read_json(path / CONFIG_FILE)
+    if checkpoint not in ("best", "latest"):
+        raise CheckpointError(f"{path} has no checkpoint {checkpoint!r}; ask for best or latest")
+    latents = sorted(path.glob("latents*.npy"))
+    for name in (VISION_FILE, MEMORY_FILE, CONTROLLER_FILE):
+        if not (path / name).exists() or not latents:
+            raise CheckpointError(f"{path} has no {name} yet: train first")
+    config = make_config(description["agent"], description["agent_config"])
+    agent: WorldModelsAgent = config.build(Interface.from_json(description["interface"])).to(device)
+    for name, module in ((VISION_FILE, agent.world_model.vision), (MEMORY_FILE, agent.world_model.memory)):
+        Training(path / name, module, 1.0, 1)
+    data, arrays = read_evolution(path / CONTROLLER_FILE)
+    means = [arrays["mean"], arrays.get("best_mean", arrays["mean"])]
+    agent.parameters_of_controller.copy_(torch.from_numpy(means[checkpoint == "best"]))
+    lengths = read_json(path / "frames" / PROGRESS)["lengths"]
+    agent.first_latents.copy_(first_latents(np.load(latents[-1], mmap_mode="r"), lengths, agent.first_latents.shape[1]))
+    return agent.eval(), description
+
+
+def first_latents(encoded: NDArray[np.float16], lengths: Sequence[int], count: int) -> torch.Tensor:
+    """Mean and log-variance of the first frames of `count` episodes, float32 [2, N, Z]."""
+    starts = np.concatenate([[0], np.cumsum(lengths)])[:count]
+    return torch.from_numpy(encoded[:, starts].astype(np.float32))
