@@ -90,6 +90,16 @@ def test_runs_without_metrics(tmp_path):
         plot_learning_curves([full], tmp_path / "a.png", x="steps")
 
 
+def test_a_run_in_stages_has_evaluations_only(tmp_path):
+    folder = tmp_path / "CarRacing-v3" / "world-models" / "0"
+    folder.mkdir(parents=True)
+    append_scores(folder, {"env_steps": 100, "frames": 100, "updates": 7, "generation": 20, "mean": 5.0})
+    assert plot_learning_curves([tmp_path], tmp_path / "a.png", x="generation") == []
+    assert (tmp_path / "a.png").exists()
+    curve, _ = _read_run(folder, "generation", "episode/return")
+    assert (curve.score_x.tolist(), curve.score_y.tolist()) == ([20], [5.0])
+
+
 def test_published_scores_beside_the_runs(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(curves, "draw_published", lambda axis, *rest: drawn.append((axis.get_title(), *rest)))

@@ -110,7 +110,7 @@ def test_atari_rows_give_the_summary_of_the_paper():
         ("dmc/walker-walk-v0", ["dmc/walker_walk", "dmc-walker-walk-v0", "dm_control/walker-walk-v0"]),
         ("dmc/ball_in_cup-catch-v0", ["reverie.envs:dmc/ball_in_cup-catch-v0", "dm_control/ball_in_cup-catch-v1"]),
         ("ALE/MsPacman-v5", ["ale_py:ALE/MsPacman-v5", "ALE-MsPacman-v5", "MsPacmanNoFrameskip-v4"]),
-        ("reverie/CarRacing-v0", ["CarRacing-v3", "reverie-CarRacing-v0"]),
+        ("reverie/CarRacing-v0", ["CarRacing-v3", "reverie-CarRacing-v0", "reverie/WorldModelsCarRacing-v0"]),
         ("reverie/TakeCover-v0", ["VizdoomTakeCover-v1", "reverie-TakeCover-v0"]),
         ("procgen/coinrun", ["procgen:procgen-coinrun-v0"]),
     ],

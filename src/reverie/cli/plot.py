@@ -20,8 +20,9 @@ class PlotOptions:
     """Run folders, or folders that hold run folders at any depth."""
     output: Path = Path("learning_curves.png")
     """Name of the picture."""
-    x: Literal["env_steps", "frames", "updates"] | None = None
-    """What the horizontal axis counts; env_steps if not given, or frames with published scores."""
+    x: Literal["env_steps", "frames", "updates", "generation"] | None = None
+    """What the horizontal axis counts (generation: of world-models); env_steps if not given, or frames with
+    published scores."""
     metric: str = "episode/return"
     """Metric to draw; the names are in docs/metrics.md."""
     published: Literal["none", "same", "agents", "all"] = "none"

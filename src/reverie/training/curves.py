@@ -14,7 +14,7 @@ import numpy as np
 
 from reverie.errors import ReverieError, RunFolderError
 from reverie.training.files import read_json, write_atomic
-from reverie.training.metrics import COUNTERS, METRICS_FILE, read_metrics, read_scores
+from reverie.training.metrics import COUNTERS, METRICS_FILE, SCORES_FILE, read_metrics, read_scores
 from reverie.training.published import (
     Choice,
     PublishedScore,
@@ -27,11 +27,12 @@ from reverie.training.published_lines import draw_published, published_label
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-AxisName = Literal["env_steps", "frames", "updates"]
+AxisName = Literal["env_steps", "frames", "updates", "generation"]
 _AXIS_LABELS = {
     "env_steps": "environment steps (agent decisions)",
     "frames": "frames (environment steps × action repeat)",
     "updates": "updates (gradient steps)",
+    "generation": "generations of the evolution",
 }
 RETURN_METRIC = "episode/return"
 _GRID_POINTS = 200
@@ -87,7 +88,7 @@ def plot_learning_curves(
     Args:
         runs: run folders, or folders that hold run folders at any depth.
         output: PNG file to write; its folder is made if missing.
-        x: counter on the horizontal axis.
+        x: counter on the horizontal axis; `generation` is known of runs that evolve a controller.
         metric: name of the metric in `metrics.jsonl`.
         smoothing: width of the centred moving average as a share of a run's length; 0 shows the values as they are.
         published: which published scores to draw: `none`, those of the `same` agents, those of all `agents` of the
@@ -142,10 +143,11 @@ def _in_published_frames(curve: RunCurve) -> RunCurve:
 
 
 def _find_runs(folder: Path) -> list[Path]:
-    """The folder itself if there are metrics in it or nowhere below it, otherwise the run folders inside it."""
-    if (folder / METRICS_FILE).exists():
+    """The folder itself if there is a run in it or nowhere below it, otherwise the run folders inside it."""
+    files = (METRICS_FILE, SCORES_FILE)  # an agent that is trained in stages has scores only
+    if any((folder / name).exists() for name in files):
         return [folder]
-    return sorted(file.parent for file in folder.rglob(METRICS_FILE)) or [folder]
+    return sorted({file.parent for name in files for file in folder.rglob(name)}) or [folder]
 
 
 def _read_run(folder: Path, x: str, metric: str) -> tuple[RunCurve, set[str]]:

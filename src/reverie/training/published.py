@@ -139,13 +139,14 @@ def task_key(environment_id: str) -> str:
     """What two ids of the same task have in common: its name without punctuation, version, module and library.
 
     `dmc/walker-walk-v0`, `dm_control/walker_walk` and the folder name `dmc-walker-walk-v0` are all `walkerwalk`;
-    `ALE/Pong-v5` and `PongNoFrameskip-v4` are `alepong`; `reverie/CarRacing-v0` and `CarRacing-v3` are `carracing`.
+    `ALE/Pong-v5` and `PongNoFrameskip-v4` are `alepong`; `reverie/CarRacing-v0`, `CarRacing-v3` and, with the picture
+    and the actions of World Models, `reverie/WorldModelsCarRacing-v0` are `carracing`.
     """
     name = re.sub(r"[-_]v\d+$", "", environment_id.rpartition(":")[2])
     name = re.sub(r"[^a-z0-9]", "", name.lower())
     if name.endswith("noframeskip"):
         name = "ale" + name.removesuffix("noframeskip").removeprefix("ale")
-    return re.sub(r"^(reverie|dmcontrol|dmc|vizdoom|doom)+", "", name)
+    return re.sub(r"^(reverie|worldmodels|dmcontrol|dmc|vizdoom|doom)+", "", name)
 
 
 def frames_in_a_step(environment_id: str, keywords: Mapping[str, Any]) -> int:
