@@ -245,6 +245,11 @@ def test_evolution_in_the_real_environment(tmp_path, capsys, options):
     assert "in the environment" in capsys.readouterr().out
     memory = read_tensors(tmp_path / "run" / "memory.safetensors")
     assert int(memory["updates"]) == (0 if options else 6)
+    config = json.loads((tmp_path / "run" / "config.json").read_text())["agent_config"]
+    rows = json.loads((tmp_path / "run" / "frames" / "progress.json").read_text())["rows"]
+    for score in json.loads((tmp_path / "run" / "scores.json").read_text()):
+        evolved = score["generation"] * config["population"] * config["rollouts"] * 19
+        assert score["env_steps"] == rows + evolved
 
 
 def test_a_random_memory_cannot_dream():

@@ -177,7 +177,7 @@ class WorldModelsTraining:
     def run(self) -> bool:
         """All stages; returns False if Ctrl-C ended them early, with everything saved."""
         config = self.config
-        self.search, self.evolution = 0, self._new_evolution()
+        self.search, self.played, self.evolution = 0, 0, self._new_evolution()
         if (self.path / CONTROLLER_FILE).exists():
             self._load_evolution(self.path / CONTROLLER_FILE)
         stages: tuple[Callable[[int], None], ...] = (
@@ -382,6 +382,7 @@ class WorldModelsTraining:
         episodes = list(self._players.play(policy, jobs, longest=EPISODE_LIMIT, stop=lambda: self._stop))
         if len(episodes) < len(jobs):
             return None
+        self.played += sum(episode.length for episode in episodes)
         totals = [episode.total + config.curiosity * episode.surprise for episode in episodes]
         return np.array(totals).reshape(len(candidates), config.rollouts).mean(1)
 
@@ -419,8 +420,8 @@ class WorldModelsTraining:
         if len(episodes) < len(jobs):
             return
         result = Evaluation([e.total for e in episodes], [e.length for e in episodes], deterministic=False)
-        rows = self.store.rows
-        counters = {"env_steps": rows, "frames": rows * self.source.action_repeat, "updates": self.updates}
+        steps = self.store.rows + self.played
+        counters = {"env_steps": steps, "frames": steps * self.source.action_repeat, "updates": self.updates}
         score = {**counters, "generation": self.generation, "tried": self.tried, **result.to_json()}
         if self.config.evolve_in == "dream":
             returns = self._dream_episodes(mean)
@@ -443,9 +444,8 @@ class WorldModelsTraining:
     def _save_evolution(self, path: Path) -> None:
         data, arrays = self.evolution.state()
         tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
-        text = json.dumps(
-            {"evolution": data, "scores": self.scores, "history": self.history, "search": self.search}
-        ).encode()
+        kept = {"scores": self.scores, "history": self.history, "search": self.search, "played": self.played}
+        text = json.dumps({"evolution": data, **kept}).encode()
         if self.best_mean is not None:
             tensors["best_mean"] = torch.from_numpy(self.best_mean)
         tensors["json"] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
@@ -458,5 +458,5 @@ class WorldModelsTraining:
         self.scores, self.history = data["scores"], data["history"]
         self.tried = self.history[-1][1] if self.history else 0.0
         self.best_mean = arrays.pop("best_mean", None)
-        self.search = data.get("search", 0)
+        self.search, self.played = data.get("search", 0), data.get("played", 0)
         self.evolution.restore(data["evolution"], arrays)
