@@ -13,7 +13,7 @@ import pytest
 
 import reverie
 from reverie.agents.registry import AGENTS, PIPELINES, config_class, preset_values, presets
-from reverie.api import LEARNERS, DreamerV1, DreamerV2, DreamerV3, DreamerV3In2023, PlaNet
+from reverie.api import LEARNERS, DreamerV1, DreamerV2, DreamerV3, DreamerV3In2023, PlaNet, WorldModels
 from reverie.cli.main import COMMANDS
 from reverie.cli.train import EnvironmentOptions
 from reverie.envs.extras import EXTRAS
@@ -32,6 +32,9 @@ AGENT_PAGES = {
     "dreamer-v1": ("dreamer_v1", "## Settings"),
     "planet": ("planet", "## Settings"),
 }
+TINY_2018 = {"latent": 3, "memory_units": 8, "collect_episodes": 3, "vision_batch": 20, "memory_updates": 2}
+TINY_2018 |= {"memory_batch": 2, "memory_length": 10, "population": 4, "rollouts": 2, "generations": 1}
+TINY_2018 |= {"dream_horizon": 6, "evaluation_episodes": 2, "living_reward": None, "action_head": True}
 LARGEST = 12_000_000
 TINY = {"size": "100k", "deterministic": 32, "hidden": 16, "units": 16, "variables": 4, "classes": 4}
 TINY_2023 = {"size": "nano", "deterministic": 32, "units": 16, "variables": 4, "classes": 4}
@@ -179,11 +182,13 @@ def test_metrics_are_documented(tmp_path):
         run = tmp_path / cls.agent_name
         chosen = {name: value for name, value in {**SHORT, **settings}.items() if value is not None}
         cls("CartPole-v1", run=run, log_every=60, **chosen).learn(150, progress=False)
-        for line in (run / "metrics.jsonl").read_text().splitlines():
+    run = tmp_path / "world-models"
+    WorldModels("reverie/CatchPixels-v0", run=run, vectorization="in-process", **TINY_2018).learn(progress=False)
+    for path in tmp_path.iterdir():
+        for line in (path / "metrics.jsonl").read_text().splitlines():
             written |= set(json.loads(line)) - {"seconds"}
-        scores = json.loads((run / "scores.json").read_text())
-        for field in scores[0]:
-            assert f"`{field}`" in PAGES["metrics"], field
+        for name in json.loads((path / "scores.json").read_text())[0]:
+            assert f"`{name}`" in PAGES["metrics"], name
     written = {re.sub(r"(loss/reconstruction/).*", r"\1<part>", name) for name in written}
     assert written - documented == set()
     metrics = {name for name in documented if re.fullmatch(r"[a-z_]+/[a-z_/<>]+", name)}

@@ -13,7 +13,14 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from reverie.errors import ReverieError
-from reverie.training.metrics import MetricWriter, append_scores, read_metrics, read_scores, truncate_scores
+from reverie.training.metrics import (
+    MetricWriter,
+    append_scores,
+    position_after,
+    read_metrics,
+    read_scores,
+    truncate_scores,
+)
 
 
 def counters(env_steps):
@@ -86,6 +93,22 @@ def test_resume_cuts_back_to_the_checkpoint(tmp_path):
     resumed.close()
     assert steps(tmp_path) == [10, 20, 25]
     assert [(event.step, event.value) for event in events(tmp_path).Scalars("x")] == [(10, 1.0), (20, 2.0), (25, 5.0)]
+
+
+def test_the_position_after_some_lines(tmp_path):
+    writer = MetricWriter(tmp_path)
+    positions = [writer.position()]
+    for step in (10, 20, 30):
+        writer.write(counters(step), {"x": float(step)})
+        positions.append(writer.position())
+    writer.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"env_steps": 40')
+    for kept, position in zip((5, 15, 25, 99), positions, strict=True):
+        found = position_after(tmp_path, lambda record, kept=kept: record["env_steps"] <= kept)
+        assert found["metrics_bytes"] == position["metrics_bytes"] and found["env_steps"] == position["env_steps"]
+        assert found["seconds"] <= position["seconds"]
+    assert position_after(tmp_path / "none", lambda record: True)["metrics_bytes"] == 0
 
 
 def test_seconds_go_on_after_a_resume(tmp_path):

@@ -17,9 +17,11 @@ from reverie.envs import EnvironmentSource
 from reverie.errors import ConfigError, RunFolderError
 from reverie.spaces import ActionPart, Interface, ObservationPart
 from reverie.tensor_files import read_tensors
+from reverie.training.metrics import read_metrics
 from reverie.training.pipeline import frames, learning, world_models
 from reverie.training.pipeline.frames import FrameStore, collect
 from reverie.training.pipeline.learning import memory_chunks
+from reverie.training.pipeline.loading import read_evolution
 from reverie.training.pipeline.players import Job, Players, RandomPolicy
 
 TINY = {
@@ -85,6 +87,8 @@ def assert_same(one, other):
         assert [key for key in first if not torch.equal(first[key], second[key])] == [], name
     assert np.array_equal(np.load(one / "latents.npy"), np.load(other / "latents.npy"))
     assert (one / "scores.json").read_text() == (other / "scores.json").read_text()
+    first, second = (read_metrics(run) for run in (one, other))
+    assert [{**record, "seconds": 0} for record in first] == [{**record, "seconds": 0} for record in second]
 
 
 @pytest.mark.parametrize(
@@ -113,6 +117,36 @@ def test_ctrl_c_anywhere_changes_nothing(whole, tmp_path, monkeypatch, capsys, p
     assert "repeat the command" in capsys.readouterr().out
     assert main(words(run)) == 0
     assert_same(whole, run)
+
+
+@pytest.mark.parametrize("call", [4, 12])
+def test_metrics_after_the_last_checkpoint_are_written_again(whole, tmp_path, monkeypatch, call):
+    real, calls = learning.Training.step, []
+
+    def crashing(*arguments, **options):
+        calls.append(1)
+        if len(calls) == call:
+            raise RuntimeError("crash")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(learning.Training, "step", crashing)
+    run = tmp_path / "run"
+    with pytest.raises(RuntimeError, match="crash"):
+        main(words(run))
+    assert len(read_metrics(run)) == call - 1
+    assert main(words(run)) == 0
+    assert_same(whole, run)
+
+
+def test_metrics_tell_of_every_stage(whole):
+    records = read_metrics(whole)
+    assert [record["updates"] for record in records] == [*range(1, 16), *[15] * 4]
+    assert all({"loss/vision/reconstruction", "loss/vision/kl"} <= set(record) for record in records[:9])
+    assert all({"loss/memory/latent", "loss/memory/restart"} <= set(record) for record in records[9:15])
+    data, _ = read_evolution(whole / "controller.safetensors")
+    last = [[record["generation"], record["dream/return"], record["dream/return_max"]] for record in records[15:]]
+    assert np.allclose(last, data["history"], atol=1e-3)
+    assert {record["env_steps"] for record in records} == {180}
 
 
 def test_dreams_of_a_run_begin_in_first_frames(whole):

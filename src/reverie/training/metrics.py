@@ -68,12 +68,13 @@ class MetricWriter:
         os.ftruncate(self._descriptor, self._bytes)
         os.lseek(self._descriptor, self._bytes, os.SEEK_SET)
 
-    def write(self, counters: Mapping[str, int], metrics: Mapping[str, float]) -> None:
+    def write(self, counters: Mapping[str, int], metrics: Mapping[str, float], step: int | None = None) -> None:
         """Appends one line to `metrics.jsonl` and the same scalars to TensorBoard.
 
         Args:
             counters: `env_steps`, `frames` and `updates` at this moment.
             metrics: scalars by name, for example `loss/world_model`; rounded to 7 significant digits, integers kept.
+            step: where TensorBoard shows them, if not over `env_steps`.
 
         Raises:
             ValueError: a counter is missing, `env_steps` went backwards, or a metric has a reserved name.
@@ -92,7 +93,8 @@ class MetricWriter:
             record["not_finite"] = not_finite
         self._append((json.dumps(record, allow_nan=False) + "\n").encode())
         self._env_steps = env_steps
-        self._add_summary([{"tag": name, "simple_value": float(v)} for name, v in scalars.items()], env_steps)
+        values = [{"tag": name, "simple_value": float(value)} for name, value in scalars.items()]
+        self._add_summary(values, env_steps if step is None else step)
 
     def video(self, name: str, frames: np.ndarray, counters: Mapping[str, int], fps: int = 12) -> None:
         """Shows a video in TensorBoard, as an animated GIF among the images.
@@ -241,6 +243,27 @@ def _rounded(value: float) -> float | int:
     if isinstance(value, (int, np.integer)):
         return int(value)
     return float(f"{float(value):.7g}")
+
+
+def position_after(folder: Path, kept: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """Where the log of a run stood after its first lines, for `resume_at` of `MetricWriter`.
+
+    Args:
+        folder: run folder.
+        kept: whether a line, as written, was there already; the first that was not ends the search.
+
+    Returns:
+        What `MetricWriter.position` returned then.
+    """
+    position: dict[str, Any] = {"metrics_bytes": 0, "env_steps": -1, "seconds": 0.0}
+    file = folder / METRICS_FILE
+    for line in file.read_bytes().splitlines(keepends=True) if file.exists() else []:
+        record = json.loads(line) if line.endswith(b"\n") else {}
+        if not record or not kept(record):
+            break
+        position["metrics_bytes"] += len(line)
+        position |= {name: record[name] for name in ("env_steps", "seconds")}
+    return position
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Reads the agent of a run that was trained in stages."""
+"""Reads what the stages of a run have left: agent, evolution, metrics."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from reverie.errors import CheckpointError
 from reverie.spaces import Interface
 from reverie.tensor_files import read_tensors
 from reverie.training.files import read_json
+from reverie.training.metrics import MetricWriter, position_after
 from reverie.training.pipeline.frames import PROGRESS
 from reverie.training.pipeline.learning import Training
 from reverie.training.run_folder import CONFIG_FILE
@@ -65,3 +66,19 @@ def first_latents(encoded: NDArray[np.float16], lengths: Sequence[int], count: i
     """Mean and log-variance of the first frames of `count` episodes, float32 [2, N, Z]."""
     starts = np.concatenate([[0], np.cumsum(lengths)])[:count]
     return torch.from_numpy(encoded[:, starts].astype(np.float32))
+
+
+def open_log(path: Path, generation: int) -> MetricWriter:
+    """Goes on with the metrics of a run from where the files of its stages stand.
+
+    Args:
+        path: run folder.
+        generation: of C, as its file has it.
+    """
+    files = [path / name for name in (VISION_FILE, MEMORY_FILE)]
+    updates = sum(int(read_tensors(file)["updates"]) for file in files if file.exists())
+
+    def known(record: dict[str, Any]) -> bool:
+        return bool(record["updates"] <= updates and record.get("generation", 0) <= generation)
+
+    return MetricWriter(path, position_after(path, known))

@@ -30,7 +30,7 @@ from reverie.training.evaluation import EPISODE_LIMIT, EVALUATION_SEED, Evaluati
 from reverie.training.files import read_json, write_json
 from reverie.training.interruption import Interruption
 from reverie.training.memory import keep_freed_memory
-from reverie.training.metrics import SCORES_FILE
+from reverie.training.metrics import SCORES_FILE, MetricWriter
 from reverie.training.pipeline.frames import PROGRESS, FrameStore, collect
 from reverie.training.pipeline.learning import Training, encode_frames, train_memory, train_vision
 from reverie.training.pipeline.loading import (
@@ -38,6 +38,7 @@ from reverie.training.pipeline.loading import (
     MEMORY_FILE,
     VISION_FILE,
     first_latents,
+    open_log,
     read_evolution,
 )
 from reverie.training.pipeline.pictures import (
@@ -138,6 +139,7 @@ class WorldModelsTraining:
         self.best_mean: NDArray[np.float64] | None = None
         self._interruption = Interruption()
         self.encoded: NDArray[np.float16] | None = None
+        self.writer: MetricWriter | None = None
         single = settings.vectorization == "in-process" or source.kind == "object"
         self._players = Players(source, 0 if single else settings.threads or processors(), settings.num_envs)
         self.display = Display("", 1, visible)
@@ -172,6 +174,8 @@ class WorldModelsTraining:
     def close(self) -> None:
         """Closes environments and frees the folder."""
         self._players.close()
+        if self.writer is not None:
+            self.writer.close()
         self.folder.close()
 
     def run(self) -> bool:
@@ -180,6 +184,7 @@ class WorldModelsTraining:
         self.search, self.played, self.evolution = 0, 0, self._new_evolution()
         if (self.path / CONTROLLER_FILE).exists():
             self._load_evolution(self.path / CONTROLLER_FILE)
+        self.writer = open_log(self.path, self.generation)
         stages: tuple[Callable[[int], None], ...] = (
             self._collect,
             self._learn_vision,
@@ -195,6 +200,11 @@ class WorldModelsTraining:
                         return False
             self._draw()
         return True
+
+    def _counters(self, updates: int) -> dict[str, int]:
+        """The three counters; steps are those of collected episodes and of candidates in the real environment."""
+        steps = self.store.rows + self.played
+        return {"env_steps": steps, "frames": steps * self.source.action_repeat, "updates": updates}
 
     def _rows(self, iteration: int) -> int:
         """Rows that were collected up to and including an iteration."""
@@ -250,8 +260,15 @@ class WorldModelsTraining:
         agent = self.agent if self.device.type == "cpu" else copy.deepcopy(self.agent).cpu()
         return ControllerPolicy(self.config, agent, self.precision)
 
-    def _after_update(self, training: Training, display: Display) -> Callable[[int], bool]:
+    def _after_update(self, training: Training, display: Display, before: int) -> Callable[[int], bool]:
+        """What follows an update of V or M, before which the other one had so many updates."""
+        name = training.path.stem
+
         def done(updates: int) -> bool:
+            if training.losses and training.losses[-1]["update"] == updates:
+                losses = {f"loss/{name}/{key}": value for key, value in training.losses[-1].items() if key != "update"}
+                assert self.writer is not None
+                self.writer.write(self._counters(before + updates), losses, before + updates)
             if training.losses and (updates % 20 == 0 or training.complete):
                 terms = (f"{name} {value:.4g}" for name, value in training.losses[-1].items() if name != "update")
                 display.update(updates, " · ".join(terms))
@@ -266,7 +283,7 @@ class WorldModelsTraining:
         training = Training(path, self.model.vision, config.vision_learning_rate, total, self.precision)
         if not training.complete:
             with self._stage("learning to see (V)", total, "updates") as display:
-                done = self._after_update(training, display)
+                done = self._after_update(training, display, self._memory_updates(iteration - 1) if iteration else 0)
                 begun = self._vision_updates(iteration - 1) if iteration else 0
                 rows, seed = self._rows(iteration), self.settings.seed
                 train_vision(training, self.store, rows, begun, config.vision_batch, seed, self.device, done)
@@ -313,7 +330,7 @@ class WorldModelsTraining:
                 config.memory_clip,
                 settings.seed,
                 self.device,
-                self._after_update(training, display),
+                self._after_update(training, display, self._vision_updates(iteration)),
             )
 
     def dream(self, temperature: float, seed: int | tuple[int, ...]) -> Dream[Any]:
@@ -359,6 +376,7 @@ class WorldModelsTraining:
                 self.tried = round(float(returns.mean()), 3)
                 self.history.append([generation + 1, self.tried, round(float(returns.max()), 3)])
                 self.evolution.tell(self.evolution.ask(), returns)
+                self._log_generation(returns)
                 note = f"mean return in the {config.evolve_in} {returns.mean():.4g}, best {returns.max():.4g}"
                 display.update(generation + 1, note)
                 if time.monotonic() - saved > settings.checkpoint_minutes * 60:
@@ -366,6 +384,13 @@ class WorldModelsTraining:
                     saved = time.monotonic()
             if self._stop:
                 self._save_evolution(path)
+
+    def _log_generation(self, returns: NDArray[np.float64]) -> None:
+        """Mean and greatest of the candidates' mean returns [P]."""
+        name = "dream/return" if self.config.evolve_in == "dream" else "episode/return"
+        metrics = {name: returns.mean(), f"{name}_max": returns.max(), "generation": self.generation}
+        assert self.writer is not None
+        self.writer.write(self._counters(self.updates), metrics, self.generation)
 
     def _try_candidates(self, generation: int, policy: ControllerPolicy) -> np.ndarray | None:
         """Mean returns of this generation's candidates [P]; None if Ctrl-C cut real episodes short."""
@@ -420,9 +445,7 @@ class WorldModelsTraining:
         if len(episodes) < len(jobs):
             return
         result = Evaluation([e.total for e in episodes], [e.length for e in episodes], deterministic=False)
-        steps = self.store.rows + self.played
-        counters = {"env_steps": steps, "frames": steps * self.source.action_repeat, "updates": self.updates}
-        score = {**counters, "generation": self.generation, "tried": self.tried, **result.to_json()}
+        score = {**self._counters(self.updates), "generation": self.generation, "tried": self.tried, **result.to_json()}
         if self.config.evolve_in == "dream":
             returns = self._dream_episodes(mean)
             score["dream"] = {
