@@ -21,8 +21,8 @@ from reverie.training.metrics import read_metrics
 from reverie.training.pipeline import frames, learning, world_models
 from reverie.training.pipeline.frames import FrameStore, collect
 from reverie.training.pipeline.learning import memory_chunks
-from reverie.training.pipeline.loading import read_evolution
 from reverie.training.pipeline.players import Job, Players, RandomPolicy
+from reverie.training.pipeline.search import ControllerSearch, read_search
 
 TINY = {
     "latent": 3,
@@ -143,7 +143,7 @@ def test_metrics_tell_of_every_stage(whole):
     assert [record["updates"] for record in records] == [*range(1, 16), *[15] * 4]
     assert all({"loss/vision/reconstruction", "loss/vision/kl"} <= set(record) for record in records[:9])
     assert all({"loss/memory/latent", "loss/memory/restart"} <= set(record) for record in records[9:15])
-    data, _ = read_evolution(whole / "controller.safetensors")
+    data, _ = read_search(whole / "controller.safetensors")
     last = [[record["generation"], record["dream/return"], record["dream/return_max"]] for record in records[15:]]
     assert np.allclose(last, data["history"], atol=1e-3)
     assert {record["env_steps"] for record in records} == {180}
@@ -327,6 +327,26 @@ def test_iterations_go_on_with_all_frames(tmp_path, monkeypatch):
     for name in ("vision", "memory", "controller"):
         first, second = (read_tensors(folder / f"{name}.safetensors") for folder in (whole, run))
         assert [key for key in first if not torch.equal(first[key], second[key])] == [], name
+
+
+def test_the_best_controller_is_one_of_this_iteration(tmp_path):
+    config = WorldModelsConfig(generations=1, population=4)
+    search = ControllerSearch(tmp_path / "controller.safetensors", 3, config, seed=0)
+    search.tell(np.arange(4.0))
+    search.add({"mean": 9.0, "generation": 1})
+    assert np.array_equal(search.best_mean, search.evolution.mean) and search.tried == 1.5
+    search.begin(0)
+    assert search.best_mean is not None and search.generation == 1
+    search.begin(1)  # other V and M: what was evolved for the old ones is of no use
+    assert search.best_mean is None and search.evolution.generation == 0
+    search.tell(np.arange(4.0))
+    search.add({"mean": 5.0, "generation": 2})
+    assert np.array_equal(search.best_mean, search.evolution.mean)
+    search.save()
+    again = ControllerSearch(search.path, 3, config, seed=0)
+    assert np.array_equal(again.best_mean, search.best_mean) and again.history == search.history
+    assert (again.generation, again.iteration, again.scores) == (2, 1, search.scores)
+    assert np.array_equal(again.evolution.ask(), search.evolution.ask())
 
 
 def test_variants_share_stages(whole, tmp_path, capsys):

@@ -1,8 +1,7 @@
-"""Reads what the stages of a run have left: agent, evolution, metrics."""
+"""Reads what the stages of a run have left: the agent, and where its metrics stand."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,16 +19,10 @@ from reverie.training.files import read_json
 from reverie.training.metrics import MetricWriter, position_after
 from reverie.training.pipeline.frames import PROGRESS
 from reverie.training.pipeline.learning import Training
+from reverie.training.pipeline.search import read_search
 from reverie.training.run_folder import CONFIG_FILE
 
 VISION_FILE, MEMORY_FILE, CONTROLLER_FILE = "vision.safetensors", "memory.safetensors", "controller.safetensors"
-
-
-def read_evolution(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """What `_save_evolution` wrote: plain data and arrays."""
-    tensors = read_tensors(path)
-    data = json.loads(bytes(tensors.pop("json").numpy()))
-    return data, {name: value.numpy() for name, value in tensors.items()}
 
 
 def load_run(path: Path, device: torch.device, checkpoint: str) -> tuple[WorldModelsAgent, dict[str, Any]]:
@@ -54,7 +47,7 @@ def load_run(path: Path, device: torch.device, checkpoint: str) -> tuple[WorldMo
     agent: WorldModelsAgent = config.build(Interface.from_json(description["interface"])).to(device)
     for name, module in ((VISION_FILE, agent.world_model.vision), (MEMORY_FILE, agent.world_model.memory)):
         Training(path / name, module, 1.0, 1)
-    data, arrays = read_evolution(path / CONTROLLER_FILE)
+    data, arrays = read_search(path / CONTROLLER_FILE)
     means = [arrays["mean"], arrays.get("best_mean", arrays["mean"])]
     agent.parameters_of_controller.copy_(torch.from_numpy(means[checkpoint == "best"]))
     lengths = read_json(path / "frames" / PROGRESS)["lengths"]

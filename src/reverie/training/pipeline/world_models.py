@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -17,14 +15,12 @@ import torch
 from numpy.typing import NDArray
 
 from reverie.agents.world_models import WorldModelsConfig
-from reverie.behaviors.evolution import Evolution
 from reverie.dream.dream import Dream
 from reverie.dream.evolve import dreamed_returns
 from reverie.envs import EnvironmentSource, Vectorization
 from reverie.envs.episodes import episode_seed
 from reverie.envs.pool import processors
 from reverie.errors import ConfigError
-from reverie.tensor_files import save_tensors
 from reverie.training.device import choose_device, choose_precision
 from reverie.training.evaluation import EPISODE_LIMIT, EVALUATION_SEED, Evaluation
 from reverie.training.files import read_json, write_json
@@ -39,7 +35,6 @@ from reverie.training.pipeline.loading import (
     VISION_FILE,
     first_latents,
     open_log,
-    read_evolution,
 )
 from reverie.training.pipeline.pictures import (
     TEMPERATURES,
@@ -51,6 +46,7 @@ from reverie.training.pipeline.pictures import (
 )
 from reverie.training.pipeline.players import ControllerPolicy, Job, Players, Policy, RandomPolicy
 from reverie.training.pipeline.reuse import reusable, take_over
+from reverie.training.pipeline.search import ControllerSearch
 from reverie.training.progress import Display
 from reverie.training.run_folder import RunFolder
 from reverie.training.settings import check_seed
@@ -133,10 +129,6 @@ class WorldModelsTraining:
         except BaseException:
             self.folder.close()
             raise
-        self.scores: list[dict[str, Any]] = []
-        self.tried = 0.0
-        self.history: list[list[float]] = []
-        self.best_mean: NDArray[np.float64] | None = None
         self._interruption = Interruption()
         self.encoded: NDArray[np.float16] | None = None
         self.writer: MetricWriter | None = None
@@ -181,10 +173,8 @@ class WorldModelsTraining:
     def run(self) -> bool:
         """All stages; returns False if Ctrl-C ended them early, with everything saved."""
         config = self.config
-        self.search, self.played, self.evolution = 0, 0, self._new_evolution()
-        if (self.path / CONTROLLER_FILE).exists():
-            self._load_evolution(self.path / CONTROLLER_FILE)
-        self.writer = open_log(self.path, self.generation)
+        self.search = ControllerSearch(self.path / CONTROLLER_FILE, self.controller.count, config, self.settings.seed)
+        self.writer = open_log(self.path, self.search.generation)
         stages: tuple[Callable[[int], None], ...] = (
             self._collect,
             self._learn_vision,
@@ -203,7 +193,7 @@ class WorldModelsTraining:
 
     def _counters(self, updates: int) -> dict[str, int]:
         """The three counters; steps are those of collected episodes and of candidates in the real environment."""
-        steps = self.store.rows + self.played
+        steps = self.store.rows + self.search.played
         return {"env_steps": steps, "frames": steps * self.source.action_repeat, "updates": updates}
 
     def _rows(self, iteration: int) -> int:
@@ -241,7 +231,7 @@ class WorldModelsTraining:
         policy: Policy = RandomPolicy(self.interface.actions, config.hold, config.collect_policy)
         parameters = None
         if iteration:
-            policy, parameters = self._controller_policy(), self.evolution.mean
+            policy, parameters = self._controller_policy(), self.search.evolution.mean
         with self._stage("collecting", wanted, "episodes") as display:
             collect(
                 self._players,
@@ -341,61 +331,48 @@ class WorldModelsTraining:
         dream.random = generator
         return dream
 
-    def _new_evolution(self) -> Evolution:
-        config = self.config
-        return Evolution(self.controller.count, config.population, config.deviation, self.settings.seed)
-
-    @property
-    def generation(self) -> int:
-        """Generations over all iterations, in each of which the search begins anew, since its dream is another one."""
-        return self.search * self.config.generations + self.evolution.generation
-
     def _evolve(self, iteration: int) -> None:
-        config, settings = self.config, self.settings
+        config, search = self.config, self.search
         generations = (iteration + 1) * config.generations
         self.updates = self._vision_updates(iteration) + self._memory_updates(iteration)
-        if iteration < self.search:
+        if iteration < search.iteration:
             return
-        if iteration > self.search:
-            self.search, self.evolution = iteration, self._new_evolution()
+        search.begin(iteration)
         policy = self._controller_policy()
-        path = self.path / CONTROLLER_FILE
         saved = time.monotonic()
         with self._stage(f"evolving in the {config.evolve_in} (C)", generations, "generations") as display:
             while not self._stop:
-                generation = self.generation
+                generation = search.generation
                 due = generation % config.evaluate_every == 0 or generation == generations
-                if generation and due and all(score["generation"] != generation for score in self.scores):
+                if generation and due and all(score["generation"] != generation for score in search.scores):
                     self._score(display, policy)
-                    self._save_evolution(path)
+                    search.save()
                 if generation >= generations or self._stop:
                     break
                 returns = self._try_candidates(generation, policy)
                 if returns is None:
                     break
-                self.tried = round(float(returns.mean()), 3)
-                self.history.append([generation + 1, self.tried, round(float(returns.max()), 3)])
-                self.evolution.tell(self.evolution.ask(), returns)
+                search.tell(returns)
                 self._log_generation(returns)
                 note = f"mean return in the {config.evolve_in} {returns.mean():.4g}, best {returns.max():.4g}"
-                display.update(generation + 1, note)
-                if time.monotonic() - saved > settings.checkpoint_minutes * 60:
-                    self._save_evolution(path)
+                display.update(search.generation, note)
+                if time.monotonic() - saved > self.settings.checkpoint_minutes * 60:
+                    search.save()
                     saved = time.monotonic()
             if self._stop:
-                self._save_evolution(path)
+                search.save()
 
     def _log_generation(self, returns: NDArray[np.float64]) -> None:
         """Mean and greatest of the candidates' mean returns [P]."""
         name = "dream/return" if self.config.evolve_in == "dream" else "episode/return"
-        metrics = {name: returns.mean(), f"{name}_max": returns.max(), "generation": self.generation}
+        metrics = {name: returns.mean(), f"{name}_max": returns.max(), "generation": self.search.generation}
         assert self.writer is not None
-        self.writer.write(self._counters(self.updates), metrics, self.generation)
+        self.writer.write(self._counters(self.updates), metrics, self.search.generation)
 
     def _try_candidates(self, generation: int, policy: ControllerPolicy) -> np.ndarray | None:
         """Mean returns of this generation's candidates [P]; None if Ctrl-C cut real episodes short."""
         config, settings = self.config, self.settings
-        candidates = self.evolution.ask()
+        candidates = self.search.evolution.ask()
         if config.evolve_in == "dream":
             dream = self.dream(config.temperature, (settings.seed, 3, generation))
             parameters = torch.from_numpy(candidates).to(self.device, torch.float32)
@@ -407,7 +384,7 @@ class WorldModelsTraining:
         episodes = list(self._players.play(policy, jobs, longest=EPISODE_LIMIT, stop=lambda: self._stop))
         if len(episodes) < len(jobs):
             return None
-        self.played += sum(episode.length for episode in episodes)
+        self.search.played += sum(episode.length for episode in episodes)
         totals = [episode.total + config.curiosity * episode.surprise for episode in episodes]
         return np.array(totals).reshape(len(candidates), config.rollouts).mean(1)
 
@@ -417,7 +394,7 @@ class WorldModelsTraining:
         videos.mkdir(exist_ok=True)
         reconstruction_grid(self.model, self.store, videos / "reconstruction.png")
         dreams = [self.dream(temperature, (self.settings.seed, 4)) for temperature in TEMPERATURES]
-        self.agent.parameters_of_controller.copy_(torch.from_numpy(self.evolution.mean))
+        self.agent.parameters_of_controller.copy_(torch.from_numpy(self.search.evolution.mean))
         dream_video(self.agent, dreams, videos / "temperatures.mp4")
         assert self.encoded is not None
         slider_sheet(self.model, self.encoded, videos / "sliders.png")
@@ -427,7 +404,7 @@ class WorldModelsTraining:
     def _dream_episodes(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
         """Returns of as many dreamed episodes as an evaluation has real ones, float64 [episodes]."""
         config = self.config
-        dream = self.dream(config.temperature, (self.settings.seed, 6, self.generation))
+        dream = self.dream(config.temperature, (self.settings.seed, 6, self.search.generation))
         chosen = torch.from_numpy(parameters).to(self.device, torch.float32).unsqueeze(0)
         return self._dreamed(dream, chosen, config.evaluation_episodes)[0]
 
@@ -439,13 +416,19 @@ class WorldModelsTraining:
 
     def _score(self, display: Display, policy: ControllerPolicy) -> None:
         """Plays real and dreamed episodes with the newest controller; nothing is kept if Ctrl-C cuts them short."""
-        seed, mean = self.settings.seed + EVALUATION_SEED, self.evolution.mean
+        search, seed = self.search, self.settings.seed + EVALUATION_SEED
+        mean = search.evolution.mean
         jobs = [Job(episode_seed(seed, 0, number), mean) for number in range(self.config.evaluation_episodes)]
         episodes = list(self._players.play(policy, jobs, longest=EPISODE_LIMIT, stop=lambda: self._stop))
         if len(episodes) < len(jobs):
             return
         result = Evaluation([e.total for e in episodes], [e.length for e in episodes], deterministic=False)
-        score = {**self._counters(self.updates), "generation": self.generation, "tried": self.tried, **result.to_json()}
+        score = {
+            **self._counters(self.updates),
+            "generation": search.generation,
+            "tried": search.tried,
+            **result.to_json(),
+        }
         if self.config.evolve_in == "dream":
             returns = self._dream_episodes(mean)
             score["dream"] = {
@@ -453,33 +436,11 @@ class WorldModelsTraining:
                 "std": round(returns.std(), 2),
                 "episodes": len(returns),
             }
-        if all(result.mean > other["mean"] for other in self.scores):
-            self.best_mean = mean
-        self.scores.append(score)
-        write_json(self.path / SCORES_FILE, self.scores)
-        evolution_curve(self.history, self.scores, self.config.evolve_in, self.path / CURVE_FILE)
+        search.add(score)
+        write_json(self.path / SCORES_FILE, search.scores)
+        evolution_curve(search.history, search.scores, self.config.evolve_in, self.path / CURVE_FILE)
         dreamed = f", dreamed {score['dream']['mean']:.1f} ± {score['dream']['std']:.1f}" if "dream" in score else ""
         display.say(
-            f"generation {self.generation}: candidates {self.tried:.1f}{dreamed}, real "
+            f"generation {search.generation}: candidates {search.tried:.1f}{dreamed}, real "
             f"{result.mean:.1f} ± {result.standard_deviation:.1f} over {len(result.returns)} episodes"
         )
-
-    def _save_evolution(self, path: Path) -> None:
-        data, arrays = self.evolution.state()
-        tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
-        kept = {"scores": self.scores, "history": self.history, "search": self.search, "played": self.played}
-        text = json.dumps({"evolution": data, **kept}).encode()
-        if self.best_mean is not None:
-            tensors["best_mean"] = torch.from_numpy(self.best_mean)
-        tensors["json"] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
-        partial = path.with_name(f".{path.name}.partial")
-        save_tensors(tensors, partial)
-        os.replace(partial, path)
-
-    def _load_evolution(self, path: Path) -> None:
-        data, arrays = read_evolution(path)
-        self.scores, self.history = data["scores"], data["history"]
-        self.tried = self.history[-1][1] if self.history else 0.0
-        self.best_mean = arrays.pop("best_mean", None)
-        self.search, self.played = data.get("search", 0), data.get("played", 0)
-        self.evolution.restore(data["evolution"], arrays)
