@@ -3,7 +3,8 @@
     .venv/bin/python benchmarks/collect_world_models.py NAME RUN [RUN ...]
 
 Writes NAME.json (settings that differ from the preset `paper`, wall time of every stage, dreamed and real scores of
-every evaluation), NAME.png (a panel a run: returns against generations), and of the first run NAME_temperatures.mp4,
+every evaluation), NAME.png (a panel a run: returns against generations), for runs of several temperatures
+NAME_temperatures.png (dreamed and real scores beside the paper's), and of the first run NAME_temperatures.mp4,
 NAME_game.mp4, NAME_reconstruction.png and NAME_sliders.png.
 """
 
@@ -16,6 +17,7 @@ from matplotlib.figure import Figure
 
 from reverie.agents.world_models import WorldModelsConfig
 from reverie.tensor_files import read_tensors
+from reverie.training.published import published_tables
 
 RESULTS = Path(__file__).parent / "results"
 PICTURES = ("temperatures.mp4", "game.mp4", "reconstruction.png", "sliders.png")
@@ -60,6 +62,38 @@ def draw(rows: list[dict], path: Path) -> None:
     figure.savefig(path)
 
 
+def temperature(row: dict) -> float:
+    """Of the dream in which a run evolves its controller."""
+    return float(row["settings"].get("temperature", WorldModelsConfig().temperature))
+
+
+def draw_temperatures(rows: list[dict], path: Path) -> None:
+    """Dreamed and real score of the mean, at the generation that all runs have reached, over the temperature."""
+    last = min(row["scores"][-1]["generation"] for row in rows)
+    chosen = [next(s for s in row["scores"] if s["generation"] == last) for row in sorted(rows, key=temperature)]
+    table = next(t for t in published_tables() if "reverie/TakeCover-v0" in t.tasks)
+    names = [f"World Models, temperature {t:.2f}" for t in sorted(map(temperature, rows))]
+    order = [series["name"] for series in table.series]
+    dreamed = table.further["score in the dream, mean and standard deviation"]
+    lines = {
+        "in the dream": [score["dream"]["mean"] for score in chosen],
+        "in the game": [score["mean"] for score in chosen],
+        "in the dream, paper": [dreamed[name][0] for name in names],
+        "in the game, paper": [table.tasks["reverie/TakeCover-v0"][order.index(name)][0] for name in names],
+    }
+    figure = Figure(figsize=(5.2, 3.4), dpi=110, layout="constrained")
+    axes = figure.add_subplot()
+    for (label, values), colour, style in zip(lines.items(), ("C0", "C1") * 2, ("-", "-", "--", "--"), strict=True):
+        axes.plot(sorted(map(temperature, rows)), values, style, color=colour, marker="o", label=label)
+    axes.axhline(210, color="0.6", linewidth=1, label="random play, paper")
+    axes.set_xlabel("temperature of the dream")
+    axes.set_ylabel(f"tics survived, generation {last}")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(path)
+
+
 def main() -> None:
     """Reads the names and writes the files."""
     name, runs = sys.argv[1], [Path(argument) for argument in sys.argv[2:]]
@@ -67,6 +101,8 @@ def main() -> None:
     rows = [summary(run) for run in runs]
     (RESULTS / f"{name}.json").write_text(json.dumps(rows, indent=1) + "\n")
     draw(rows, RESULTS / f"{name}.png")
+    if len({temperature(row) for row in rows}) > 2:
+        draw_temperatures(rows, RESULTS / f"{name}_temperatures.png")
     for picture in PICTURES:
         if (runs[0] / "videos" / picture).exists():
             shutil.copy(runs[0] / "videos" / picture, RESULTS / f"{name}_{picture}")
