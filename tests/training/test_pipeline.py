@@ -329,6 +329,18 @@ def test_iterations_go_on_with_all_frames(tmp_path, monkeypatch):
         assert [key for key in first if not torch.equal(first[key], second[key])] == [], name
 
 
+def test_more_generations_go_on_where_fewer_ended(whole, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert main(words(run, generations=2)) == 0
+    assert main(words(run)) == 0
+    assert_same(whole, run)
+    expect_sentence(capsys, main(words(run, memory_updates=7)), "memory_updates is 6 there and 7 here")
+    twice = tmp_path / "twice"
+    assert main(words(twice, iterations=2, generations=1, evaluate_every=1)) == 0
+    wrong = words(twice, iterations=2, generations=2, evaluate_every=1)
+    expect_sentence(capsys, main(wrong), "generations is 1 there and 2 here")
+
+
 def test_the_best_controller_is_one_of_this_iteration(tmp_path):
     config = WorldModelsConfig(generations=1, population=4)
     search = ControllerSearch(tmp_path / "controller.safetensors", 3, config, seed=0)

@@ -52,6 +52,8 @@ from reverie.training.run_folder import RunFolder
 from reverie.training.settings import check_seed
 
 CURVE_FILE, SECONDS_FILE = "learning_curve.png", "seconds.json"
+MAY_CHANGE = {"generations", "evaluate_every", "evaluation_episodes"}
+"""Settings that may differ when a run is resumed; generations only where they do not divide it into iterations."""
 COLLECTING, EVOLVING = 0, 1
 """What episodes are for; kept apart by their seeds."""
 
@@ -147,7 +149,10 @@ class WorldModelsTraining:
         frames = self.path / "frames"
         other = settings.reuse if not (frames / PROGRESS).exists() else None
         stages = {} if other is None else reusable(other, config, self.source.to_json())
-        self.folder.claim({"agent": config.name, "seed": settings.seed, **identity}, identity)
+        described = {"agent": config.name, "seed": settings.seed, **identity}
+        free = MAY_CHANGE if config.iterations == 1 else MAY_CHANGE - {"generations"}
+        fixed = {key: value for key, value in asdict(config).items() if key not in free}
+        self.folder.claim(described, {**identity, "agent_config": fixed})
         capacity = config.iterations * config.collect_episodes * config.collect_steps
         if other is not None:
             take_over(other, self.path, stages, link_frames=config.iterations == 1)
