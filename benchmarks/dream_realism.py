@@ -35,7 +35,7 @@ PLANS: dict[str, Plan] = {
     "stand still": lambda tic: 0.0,
     "left corner": lambda tic: -1.0,
     "right corner": lambda tic: 1.0,
-    **{f"to and fro, {tics} tics": to_and_fro(tics) for tics in (20, 60, 80, 120)},
+    **{f"to and fro, {tics} tics": to_and_fro(tics) for tics in (20, 60, 120)},
 }
 
 

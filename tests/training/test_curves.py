@@ -90,7 +90,7 @@ def test_runs_without_metrics(tmp_path):
         plot_learning_curves([full], tmp_path / "a.png", x="steps")
 
 
-def test_a_run_in_stages_has_evaluations_only(tmp_path):
+def test_a_run_with_evaluations_alone(tmp_path):
     folder = tmp_path / "CarRacing-v3" / "world-models" / "0"
     folder.mkdir(parents=True)
     append_scores(folder, {"env_steps": 100, "frames": 100, "updates": 7, "generation": 20, "mean": 5.0})

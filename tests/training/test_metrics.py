@@ -99,16 +99,36 @@ def test_the_position_after_some_lines(tmp_path):
     writer = MetricWriter(tmp_path)
     positions = [writer.position()]
     for step in (10, 20, 30):
+        time.sleep(0.002)
         writer.write(counters(step), {"x": float(step)})
         positions.append(writer.position())
     writer.close()
-    with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"env_steps": 40')
-    for kept, position in zip((5, 15, 25, 99), positions, strict=True):
-        found = position_after(tmp_path, lambda record, kept=kept: record["env_steps"] <= kept)
+    file = tmp_path / "metrics.jsonl"
+    seconds = [0.0, *(json.loads(line)["seconds"] for line in file.read_text().splitlines())]
+    assert seconds[1] > 0
+    with file.open("a") as stream:
+        stream.write('{"env_steps": 35, damaged}\n{"env_steps": 40')
+    for kept, position, time_of_line in zip((5, 15, 25, 99), positions, seconds, strict=True):
+        found = position_after(tmp_path, lambda record, kept=kept: record["env_steps"] <= kept, lambda record: 7)
         assert found["metrics_bytes"] == position["metrics_bytes"] and found["env_steps"] == position["env_steps"]
-        assert found["seconds"] <= position["seconds"]
-    assert position_after(tmp_path / "none", lambda record: True)["metrics_bytes"] == 0
+        assert found["seconds"] == time_of_line and found["step"] == (-1 if kept == 5 else 7)
+    assert position_after(tmp_path / "none", lambda record: True, lambda record: 7)["metrics_bytes"] == 0
+
+
+def test_tensorboard_over_another_axis(tmp_path):
+    writer = MetricWriter(tmp_path)
+    for update in range(1, 7):
+        writer.write(counters(1000), {"x": float(update)}, step=update)
+    writer.close()
+    position = position_after(tmp_path, lambda record: record["x"] <= 3, lambda record: int(record["x"]))
+    writer = MetricWriter(tmp_path, position)
+    for update in range(4, 9):
+        writer.write(counters(1000), {"x": 10.0 * update}, step=update)
+    writer.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    shown = [(event.step, event.value) for event in events.Scalars("x")]
+    assert shown == [(1, 1), (2, 2), (3, 3), *((update, 10 * update) for update in range(4, 9))]
 
 
 def test_seconds_go_on_after_a_resume(tmp_path):

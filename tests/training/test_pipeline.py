@@ -1,6 +1,7 @@
 """World Models in stages: a whole run, interruptions in every stage, and the pieces."""
 
 import json
+import os
 import signal
 
 import numpy as np
@@ -87,6 +88,10 @@ def assert_same(one, other):
         assert [key for key in first if not torch.equal(first[key], second[key])] == [], name
     assert np.array_equal(np.load(one / "latents.npy"), np.load(other / "latents.npy"))
     assert (one / "scores.json").read_text() == (other / "scores.json").read_text()
+    assert_same_metrics(one, other)
+
+
+def assert_same_metrics(one, other):
     first, second = (read_metrics(run) for run in (one, other))
     assert [{**record, "seconds": 0} for record in first] == [{**record, "seconds": 0} for record in second]
 
@@ -119,9 +124,17 @@ def test_ctrl_c_anywhere_changes_nothing(whole, tmp_path, monkeypatch, capsys, p
     assert_same(whole, run)
 
 
-@pytest.mark.parametrize("call", [4, 12])
-def test_metrics_after_the_last_checkpoint_are_written_again(whole, tmp_path, monkeypatch, call):
-    real, calls = learning.Training.step, []
+@pytest.mark.parametrize(
+    ("place", "name", "call", "lines"),
+    [
+        (learning.Training, "step", 4, 3),
+        (learning.Training, "step", 12, 11),
+        (world_models, "dreamed_returns", 2, 16),  # in the second generation
+        (world_models, "dreamed_returns", 5, 18),  # in the fourth; the evaluation has saved the first two
+    ],
+)
+def test_metrics_after_the_last_checkpoint_are_written_again(whole, tmp_path, monkeypatch, place, name, call, lines):
+    real, calls = getattr(place, name), []
 
     def crashing(*arguments, **options):
         calls.append(1)
@@ -129,11 +142,11 @@ def test_metrics_after_the_last_checkpoint_are_written_again(whole, tmp_path, mo
             raise RuntimeError("crash")
         return real(*arguments, **options)
 
-    monkeypatch.setattr(learning.Training, "step", crashing)
+    monkeypatch.setattr(place, name, crashing)
     run = tmp_path / "run"
     with pytest.raises(RuntimeError, match="crash"):
         main(words(run))
-    assert len(read_metrics(run)) == call - 1
+    assert len(read_metrics(run)) == lines
     assert main(words(run)) == 0
     assert_same(whole, run)
 
@@ -146,7 +159,7 @@ def test_metrics_tell_of_every_stage(whole):
     data, _ = read_search(whole / "controller.safetensors")
     last = [[record["generation"], record["dream/return"], record["dream/return_max"]] for record in records[15:]]
     assert np.allclose(last, data["history"], atol=1e-3)
-    assert {record["env_steps"] for record in records} == {180}
+    assert {record["env_steps"] for record in records} == {9 * 19}
 
 
 def test_dreams_of_a_run_begin_in_first_frames(whole):
@@ -280,10 +293,10 @@ def test_evolution_in_the_real_environment(tmp_path, capsys, options):
     memory = read_tensors(tmp_path / "run" / "memory.safetensors")
     assert int(memory["updates"]) == (0 if options else 6)
     config = json.loads((tmp_path / "run" / "config.json").read_text())["agent_config"]
-    rows = json.loads((tmp_path / "run" / "frames" / "progress.json").read_text())["rows"]
+    collected = config["collect_episodes"] * 19
     for score in json.loads((tmp_path / "run" / "scores.json").read_text()):
         evolved = score["generation"] * config["population"] * config["rollouts"] * 19
-        assert score["env_steps"] == rows + evolved
+        assert score["env_steps"] == collected + evolved
 
 
 def test_a_random_memory_cannot_dream():
@@ -327,6 +340,8 @@ def test_iterations_go_on_with_all_frames(tmp_path, monkeypatch):
     for name in ("vision", "memory", "controller"):
         first, second = (read_tensors(folder / f"{name}.safetensors") for folder in (whole, run))
         assert [key for key in first if not torch.equal(first[key], second[key])] == [], name
+    assert_same_metrics(whole, run)
+    assert [record["updates"] for record in read_metrics(whole)] == [*range(1, 9), 8, 8, *range(9, 22), 21, 21]
 
 
 def test_more_generations_go_on_where_fewer_ended(whole, tmp_path, capsys):
@@ -335,23 +350,26 @@ def test_more_generations_go_on_where_fewer_ended(whole, tmp_path, capsys):
     assert main(words(run)) == 0
     assert_same(whole, run)
     expect_sentence(capsys, main(words(run, memory_updates=7)), "memory_updates is 6 there and 7 here")
+    expect_sentence(capsys, main(words(run, generations=3)), "4 generations already, but 3 are asked for")
     twice = tmp_path / "twice"
     assert main(words(twice, iterations=2, generations=1, evaluate_every=1)) == 0
     wrong = words(twice, iterations=2, generations=2, evaluate_every=1)
     expect_sentence(capsys, main(wrong), "generations is 1 there and 2 here")
+    expect_sentence(capsys, main([*words(tmp_path / "variant"), "--reuse", str(twice)]), "reuse a run of one iteration")
+    assert not (tmp_path / "variant" / "config.json").exists()
 
 
 def test_the_best_controller_is_one_of_this_iteration(tmp_path):
     config = WorldModelsConfig(generations=1, population=4)
     search = ControllerSearch(tmp_path / "controller.safetensors", 3, config, seed=0)
-    search.tell(np.arange(4.0))
+    search.tell(np.arange(4.0), np.arange(4.0))
     search.add({"mean": 9.0, "generation": 1})
     assert np.array_equal(search.best_mean, search.evolution.mean) and search.tried == 1.5
     search.begin(0)
     assert search.best_mean is not None and search.generation == 1
     search.begin(1)  # other V and M: what was evolved for the old ones is of no use
     assert search.best_mean is None and search.evolution.generation == 0
-    search.tell(np.arange(4.0))
+    search.tell(np.arange(4.0), np.arange(4.0))
     search.add({"mean": 5.0, "generation": 2})
     assert np.array_equal(search.best_mean, search.evolution.mean)
     search.save()
@@ -386,6 +404,33 @@ def test_variants_share_stages(whole, tmp_path, capsys):
     frames = [np.load(folder / "frames" / "0_image.npy", mmap_mode="r") for folder in (whole, twice)]
     assert np.array_equal(frames[0][:180], frames[1][:180]) and frames[1][180:360].any((1, 2, 3)).all()
     assert json.loads((whole / "frames" / "progress.json").read_text())["rows"] == 180
+
+
+@pytest.mark.parametrize("call", [1, 4, 7, None])
+def test_reuse_that_is_cut_short_or_has_no_links(whole, tmp_path, monkeypatch, call):
+    real, calls = os.link, []
+
+    def failing(*arguments):
+        calls.append(1)
+        if call is None:
+            raise OSError("another file system")
+        if len(calls) == call:
+            raise RuntimeError("crash")
+        return real(*arguments)
+
+    monkeypatch.setattr(os, "link", failing)
+    line = [*words(tmp_path / "run"), "--reuse", str(whole)]
+    if call is not None:
+        with pytest.raises(RuntimeError, match="crash"):
+            main(line)
+    assert main(line) == 0
+    for name in ("vision", "memory", "controller"):
+        first, second = (read_tensors(folder / f"{name}.safetensors") for folder in (whole, tmp_path / "run"))
+        assert [key for key in first if not torch.equal(first[key], second[key])] == [], name
+    frames = [np.load(folder / "frames" / "0_image.npy", mmap_mode="r") for folder in (whole, tmp_path / "run")]
+    assert np.array_equal(frames[0][:180], frames[1][:180]) and frames[1][:180].any((1, 2, 3)).all()
+    used = (tmp_path / "run" / "frames" / "0_image.npy").stat().st_blocks * 512
+    assert used < frames[0].nbytes / 2, "rows that are not used must not take space"
 
 
 def test_the_papers_tasks_bring_their_recipes(tmp_path, capsys, monkeypatch):

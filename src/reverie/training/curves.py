@@ -114,7 +114,9 @@ def plot_learning_curves(
             empty.append(folder)
     if not curves:
         known = f"they hold {sorted(names)}" if names else "they have not written metrics yet"
-        raise ReverieError(f"None of the {len(runs)} runs has the metric {metric!r} or evaluations: {known}.")
+        raise ReverieError(
+            f"None of the {len(runs)} runs has the metric {metric!r} or evaluations over {x!r}: {known}."
+        )
     if published != "none":
         refuse_without_scores([curve.task for curve in curves], published, {curve.agent for curve in curves})
         curves = [_in_published_frames(curve) for curve in curves]
@@ -144,7 +146,7 @@ def _in_published_frames(curve: RunCurve) -> RunCurve:
 
 def _find_runs(folder: Path) -> list[Path]:
     """The folder itself if there is a run in it or nowhere below it, otherwise the run folders inside it."""
-    files = (METRICS_FILE, SCORES_FILE)  # an agent that is trained in stages has scores only
+    files = (METRICS_FILE, SCORES_FILE)  # a run in stages may have scores alone
     if any((folder / name).exists() for name in files):
         return [folder]
     return sorted({file.parent for name in files for file in folder.rglob(name)}) or [folder]

@@ -5,7 +5,8 @@ clock since the run began (time between a kill and the resume does not count), t
 names. JSON has no NaN or infinity: such a metric is stored as null, and the last key of the line, `not_finite`, maps
 its name to "nan", "inf" or "-inf". `read_metrics` puts the float back.
 
-TensorBoard shows the same numbers over `env_steps`. `scores.json` is a list of evaluations.
+TensorBoard shows the same numbers, over `env_steps` unless the writer is told otherwise. `scores.json` is a list of
+evaluations.
 """
 
 from __future__ import annotations
@@ -47,9 +48,9 @@ class MetricWriter:
 
         Args:
             folder: run folder; made if missing.
-            resume_at: what `position` returned when the checkpoint was written: lines after it are cut off and
-                TensorBoard hides what came later. None starts afresh: what an earlier run left is removed from
-                `metrics.jsonl` and hidden in TensorBoard.
+            resume_at: what `position` returned when the checkpoint was written, or `position_after`: lines after it
+                are cut off and TensorBoard hides what came later. None starts afresh: what an earlier run left is
+                removed from `metrics.jsonl` and hidden in TensorBoard.
 
         Raises:
             OSError: the folder cannot be made or the file cannot be opened.
@@ -58,7 +59,7 @@ class MetricWriter:
         folder.mkdir(parents=True, exist_ok=True)
         self._tensorboard_folder = folder / TENSORBOARD_FOLDER
         self._summary_writer: SummaryWriter | None = None
-        self._purge_step: int | None = int(position["env_steps"]) + 1
+        self._purge_step: int | None = int(position.get("step", position["env_steps"])) + 1
         if not any(self._tensorboard_folder.glob("events.out.tfevents.*")):
             self._purge_step = None  # nothing to hide
         self._env_steps = int(position["env_steps"])  # of the last line
@@ -245,24 +246,30 @@ def _rounded(value: float) -> float | int:
     return float(f"{float(value):.7g}")
 
 
-def position_after(folder: Path, kept: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+def position_after(
+    folder: Path, kept: Callable[[dict[str, Any]], bool], step: Callable[[dict[str, Any]], int]
+) -> dict[str, Any]:
     """Where the log of a run stood after its first lines, for `resume_at` of `MetricWriter`.
 
     Args:
         folder: run folder.
-        kept: whether a line, as written, was there already; the first that was not ends the search.
+        kept: whether a line, as written, was there already; the first that was not, or is damaged, ends the search.
+        step: where TensorBoard shows a line.
 
     Returns:
-        What `MetricWriter.position` returned then.
+        What `MetricWriter.position` returned then, and `step` of the last line.
     """
-    position: dict[str, Any] = {"metrics_bytes": 0, "env_steps": -1, "seconds": 0.0}
+    position: dict[str, Any] = {"metrics_bytes": 0, "env_steps": -1, "seconds": 0.0, "step": -1}
     file = folder / METRICS_FILE
     for line in file.read_bytes().splitlines(keepends=True) if file.exists() else []:
-        record = json.loads(line) if line.endswith(b"\n") else {}
-        if not record or not kept(record):
+        try:
+            record = json.loads(line) if line.endswith(b"\n") else None
+        except ValueError:
+            record = None
+        if record is None or not kept(record):
             break
         position["metrics_bytes"] += len(line)
-        position |= {name: record[name] for name in ("env_steps", "seconds")}
+        position |= {"env_steps": record["env_steps"], "seconds": record["seconds"], "step": step(record)}
     return position
 
 

@@ -65,6 +65,7 @@ class FrameStore:
         self.rows: int = progress.get("rows", 0)
         self.tried: int = progress.get("tried", len(progress.get("lengths", [])))
         self.lengths: list[int] = progress.get("lengths", [])
+        self.steps: int = progress.get("steps", self.rows - len(self.lengths))
 
     @property
     def starts(self) -> NDArray[np.int64]:
@@ -100,14 +101,15 @@ class FrameStore:
         self.rows, self.lengths = 0, []
         for start, length in zip(other.starts, other.lengths, strict=True):
             self.append({key: array[start : start + length] for key, array in other.arrays.items()})
-        self.tried = other.tried
+        self.tried, self.steps = other.tried, other.steps
         self.commit()
 
     def commit(self) -> None:
         """Makes everything durable that was appended."""
         for array in self.arrays.values():
             array.flush()  # type: ignore[attr-defined]
-        write_json(self.folder / PROGRESS, {"rows": self.rows, "tried": self.tried, "lengths": self.lengths})
+        counts = {"rows": self.rows, "tried": self.tried, "steps": self.steps}
+        write_json(self.folder / PROGRESS, {**counts, "lengths": self.lengths})
 
 
 def collect(
@@ -141,6 +143,7 @@ def collect(
         jobs = [job(store.tried + k) for k in range(min(ROUND, episodes - len(store.lengths)))]
         for episode in players.play(policy, jobs, longest=longest, record=True, stop=stop):
             store.tried += 1
+            store.steps += episode.length
             assert episode.rows is not None
             if episode.length + 1 >= shortest:
                 store.append(episode.rows)

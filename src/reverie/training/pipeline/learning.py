@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +22,7 @@ from reverie.tensor_files import read_tensors, save_tensors
 from reverie.training.pipeline.frames import FrameStore
 
 LOGGED_POINTS = 200
-"""Points of a loss curve that are kept."""
+"""Points of a loss curve that are kept, at most, and the last."""
 
 
 @dataclass
@@ -38,7 +39,7 @@ class Training:
     Attributes:
         updates: done so far.
         carried: tensors that one update hands to the next and a checkpoint must keep, such as M's state.
-        losses: mean terms of the loss between the logged points, one dictionary each.
+        losses: terms of the loss of single batches, one dictionary for each logged point.
     """
 
     path: Path
@@ -75,7 +76,7 @@ class Training:
             nn.utils.clip_grad_value_(self.module.parameters(), clip)
         self._optimizer.step()
         self.updates += 1
-        every = max(1, self.total // LOGGED_POINTS)
+        every = max(1, math.ceil(self.total / LOGGED_POINTS))
         if self.updates % every == 0 or self.complete:
             self.losses.append({"update": self.updates, **{name: float(term.detach()) for name, term in terms.items()}})
             wrong = [name for name, value in self.losses[-1].items() if not np.isfinite(value)]

@@ -1,8 +1,8 @@
-"""Reads what the stages of a run have left: the agent, and where its metrics stand."""
+"""Goes on from what the stages of a run have left: the agent, and the log of its metrics."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from reverie.training.pipeline.search import read_search
 from reverie.training.run_folder import CONFIG_FILE
 
 VISION_FILE, MEMORY_FILE, CONTROLLER_FILE = "vision.safetensors", "memory.safetensors", "controller.safetensors"
+SECONDS_FILE = "seconds.json"
+"""Wall time of every stage."""
 
 
 def load_run(path: Path, device: torch.device, checkpoint: str) -> tuple[WorldModelsAgent, dict[str, Any]]:
@@ -47,7 +49,7 @@ def load_run(path: Path, device: torch.device, checkpoint: str) -> tuple[WorldMo
     agent: WorldModelsAgent = config.build(Interface.from_json(description["interface"])).to(device)
     for name, module in ((VISION_FILE, agent.world_model.vision), (MEMORY_FILE, agent.world_model.memory)):
         Training(path / name, module, 1.0, 1)
-    data, arrays = read_search(path / CONTROLLER_FILE)
+    _, arrays = read_search(path / CONTROLLER_FILE)
     means = [arrays["mean"], arrays.get("best_mean", arrays["mean"])]
     agent.parameters_of_controller.copy_(torch.from_numpy(means[checkpoint == "best"]))
     lengths = read_json(path / "frames" / PROGRESS)["lengths"]
@@ -62,7 +64,7 @@ def first_latents(encoded: NDArray[np.float16], lengths: Sequence[int], count: i
 
 
 def open_log(path: Path, generation: int) -> MetricWriter:
-    """Goes on with the metrics of a run from where the files of its stages stand.
+    """Goes on with the metrics of a run from where the files of its stages stand; later ones are cut off.
 
     Args:
         path: run folder.
@@ -74,4 +76,12 @@ def open_log(path: Path, generation: int) -> MetricWriter:
     def known(record: dict[str, Any]) -> bool:
         return bool(record["updates"] <= updates and record.get("generation", 0) <= generation)
 
-    return MetricWriter(path, position_after(path, known))
+    position = position_after(path, known, log_step)
+    stages = read_json(path / SECONDS_FILE) if (path / SECONDS_FILE).exists() else {}
+    position["seconds"] = max(position["seconds"], sum(stages.values()))
+    return MetricWriter(path, position)
+
+
+def log_step(record: Mapping[str, Any]) -> int:
+    """Where TensorBoard shows a line: updates and generations together, since environment steps often stand still."""
+    return int(record["updates"] + record.get("generation", 0))

@@ -45,7 +45,7 @@ def reusable(other: Path, config: Any, environment: dict[str, Any]) -> dict[str,
 
     Raises:
         RunFolderError: the other folder holds no such run, or has not collected all its frames.
-        ConfigError: its environment or the settings of its frames differ.
+        ConfigError: its environment or the settings of its frames differ, or it has more than one iteration.
     """
     described = read_json(other / CONFIG_FILE) if (other / CONFIG_FILE).is_file() else {}
     if described.get("agent") != config.name:
@@ -56,6 +56,11 @@ def reusable(other: Path, config: Any, environment: dict[str, Any]) -> dict[str,
             f"same environment"
         )
     theirs = make_config(config.name, described["agent_config"])
+    if theirs.iterations > 1:
+        raise ConfigError(
+            f"nothing of {other} can be reused: it is trained in {theirs.iterations} iterations, whose later frames "
+            f"depend on its controller; reuse a run of one iteration"
+        )
     found: dict[str, tuple[str, ...]] = {}
     for name, files, settings in STAGES:
         different = [key for key in settings if getattr(theirs, key) != getattr(config, key)]
@@ -77,25 +82,30 @@ def reusable(other: Path, config: Any, environment: dict[str, Any]) -> dict[str,
 
 
 def take_over(other: Path, own: Path, stages: dict[str, tuple[str, ...]], link_frames: bool) -> None:
-    """Links the files of stages, or copies them where the file system has no links.
+    """Links the files of stages, the one that says that frames are complete last, so that it can be repeated.
 
     Args:
         other: run folder that has them.
         own: run folder that gets them; what an attempt that was cut short has left there is replaced.
         stages: from `reusable`.
-        link_frames: False where frames will be added, which must not happen to files that two runs share.
+        link_frames: False where frames will be added, which must not happen to files that two runs share. These, and
+            those on another file system, are left to `FrameStore.copy_from`.
     """
-    for files in stages.values():
-        for file in files:
-            if (other / file).is_dir() and link_frames:
-                shutil.copytree(other / file, own / file, copy_function=_link, dirs_exist_ok=True)
-            elif (other / file).is_file():
-                _link(str(other / file), str(own / file))
-
-
-def _link(source: str, target: str) -> None:
-    Path(target).unlink(missing_ok=True)
+    for name, files in stages.items():
+        for file in files if name != "frames" else ():
+            (own / file).unlink(missing_ok=True)
+            try:
+                os.link(other / file, own / file)
+            except OSError:
+                shutil.copyfile(other / file, own / file)
+    if not link_frames:
+        return
+    (own / "frames").mkdir(exist_ok=True)
+    arrays = [file.name for file in sorted((other / "frames").glob("*.npy"))]
     try:
-        os.link(source, target)
+        for file in (*arrays, PROGRESS):
+            (own / "frames" / file).unlink(missing_ok=True)
+            os.link(other / "frames" / file, own / "frames" / file)
     except OSError:
-        shutil.copy2(source, target)
+        for file in arrays:
+            (own / "frames" / file).unlink(missing_ok=True)

@@ -66,9 +66,9 @@ class ControllerSearch:
         if iteration > self.iteration:
             self.iteration, self.evolution, self.best_mean = iteration, self._new(), None
 
-    def tell(self, returns: NDArray[np.float64]) -> None:
-        """Moves on by a generation whose candidates got these returns [P]."""
-        self.evolution.tell(self.evolution.ask(), returns)
+    def tell(self, returns: NDArray[np.float64], fitness: NDArray[np.float64]) -> None:
+        """Moves on by a generation whose candidates got these mean returns [P], and are ranked by their fitness [P]."""
+        self.evolution.tell(self.evolution.ask(), fitness)
         self.history.append([self.generation, round(float(returns.mean()), 3), round(float(returns.max()), 3)])
 
     def add(self, score: dict[str, Any]) -> None:

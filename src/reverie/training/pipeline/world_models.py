@@ -26,14 +26,16 @@ from reverie.training.evaluation import EPISODE_LIMIT, EVALUATION_SEED, Evaluati
 from reverie.training.files import read_json, write_json
 from reverie.training.interruption import Interruption
 from reverie.training.memory import keep_freed_memory
-from reverie.training.metrics import SCORES_FILE, MetricWriter
+from reverie.training.metrics import SCORES_FILE
 from reverie.training.pipeline.frames import PROGRESS, FrameStore, collect
 from reverie.training.pipeline.learning import Training, encode_frames, train_memory, train_vision
 from reverie.training.pipeline.loading import (
     CONTROLLER_FILE,
     MEMORY_FILE,
+    SECONDS_FILE,
     VISION_FILE,
     first_latents,
+    log_step,
     open_log,
 )
 from reverie.training.pipeline.pictures import (
@@ -46,12 +48,12 @@ from reverie.training.pipeline.pictures import (
 )
 from reverie.training.pipeline.players import ControllerPolicy, Job, Players, Policy, RandomPolicy
 from reverie.training.pipeline.reuse import reusable, take_over
-from reverie.training.pipeline.search import ControllerSearch
+from reverie.training.pipeline.search import ControllerSearch, read_search
 from reverie.training.progress import Display
 from reverie.training.run_folder import RunFolder
 from reverie.training.settings import check_seed
 
-CURVE_FILE, SECONDS_FILE = "learning_curve.png", "seconds.json"
+CURVE_FILE = "learning_curve.png"
 MAY_CHANGE = {"generations", "evaluate_every", "evaluation_episodes"}
 """Settings that may differ when a run is resumed; generations only where they do not divide it into iterations."""
 COLLECTING, EVOLVING = 0, 1
@@ -133,7 +135,6 @@ class WorldModelsTraining:
             raise
         self._interruption = Interruption()
         self.encoded: NDArray[np.float16] | None = None
-        self.writer: MetricWriter | None = None
         single = settings.vectorization == "in-process" or source.kind == "object"
         self._players = Players(source, 0 if single else settings.threads or processors(), settings.num_envs)
         self.display = Display("", 1, visible)
@@ -146,6 +147,13 @@ class WorldModelsTraining:
             "environment": self.source.to_json(),
             "interface": self.interface.to_json(),
         }
+        controller = self.path / CONTROLLER_FILE
+        done = len(read_search(controller)[0]["history"]) if controller.exists() else 0
+        if config.iterations == 1 and done > config.generations:
+            raise ConfigError(
+                f"{self.path} has {done} generations already, but {config.generations} are asked for; ask for as many "
+                f"or more, or choose another --run"
+            )
         frames = self.path / "frames"
         other = settings.reuse if not (frames / PROGRESS).exists() else None
         stages = {} if other is None else reusable(other, config, self.source.to_json())
@@ -162,6 +170,8 @@ class WorldModelsTraining:
         self.store = FrameStore(frames, name, width, capacity)
         if other is not None and not self.store.lengths:
             self.store.copy_from(FrameStore(other / "frames", name, width, None))
+        self.search = ControllerSearch(controller, self.controller.count, config, settings.seed)
+        self.writer = open_log(self.path, self.search.generation)
 
     @property
     def _stop(self) -> bool:
@@ -171,15 +181,12 @@ class WorldModelsTraining:
     def close(self) -> None:
         """Closes environments and frees the folder."""
         self._players.close()
-        if self.writer is not None:
-            self.writer.close()
+        self.writer.close()
         self.folder.close()
 
     def run(self) -> bool:
         """All stages; returns False if Ctrl-C ended them early, with everything saved."""
         config = self.config
-        self.search = ControllerSearch(self.path / CONTROLLER_FILE, self.controller.count, config, self.settings.seed)
-        self.writer = open_log(self.path, self.search.generation)
         stages: tuple[Callable[[int], None], ...] = (
             self._collect,
             self._learn_vision,
@@ -197,9 +204,15 @@ class WorldModelsTraining:
         return True
 
     def _counters(self, updates: int) -> dict[str, int]:
-        """The three counters; steps are those of collected episodes and of candidates in the real environment."""
-        steps = self.store.rows + self.search.played
+        """The three counters; steps are those of collecting and of candidates in the real environment."""
+        steps = self.store.steps + self.search.played
         return {"env_steps": steps, "frames": steps * self.source.action_repeat, "updates": updates}
+
+    def _log(self, updates: int, metrics: dict[str, float]) -> None:
+        """Writes a line that survives a power cut, since the checkpoints which follow it do."""
+        counters = self._counters(updates)
+        self.writer.write(counters, metrics, log_step({**counters, **metrics}))
+        self.writer.flush()
 
     def _rows(self, iteration: int) -> int:
         """Rows that were collected up to and including an iteration."""
@@ -262,8 +275,7 @@ class WorldModelsTraining:
         def done(updates: int) -> bool:
             if training.losses and training.losses[-1]["update"] == updates:
                 losses = {f"loss/{name}/{key}": value for key, value in training.losses[-1].items() if key != "update"}
-                assert self.writer is not None
-                self.writer.write(self._counters(before + updates), losses, before + updates)
+                self._log(before + updates, losses)
             if training.losses and (updates % 20 == 0 or training.complete):
                 terms = (f"{name} {value:.4g}" for name, value in training.losses[-1].items() if name != "update")
                 display.update(updates, " · ".join(terms))
@@ -278,8 +290,8 @@ class WorldModelsTraining:
         training = Training(path, self.model.vision, config.vision_learning_rate, total, self.precision)
         if not training.complete:
             with self._stage("learning to see (V)", total, "updates") as display:
-                done = self._after_update(training, display, self._memory_updates(iteration - 1) if iteration else 0)
-                begun = self._vision_updates(iteration - 1) if iteration else 0
+                done = self._after_update(training, display, self._memory_updates(iteration - 1))
+                begun = self._vision_updates(iteration - 1)
                 rows, seed = self._rows(iteration), self.settings.seed
                 train_vision(training, self.store, rows, begun, config.vision_batch, seed, self.device, done)
 
@@ -319,7 +331,7 @@ class WorldModelsTraining:
                 training,
                 self.store,
                 self.encoded,
-                self._memory_updates(iteration - 1) if iteration else 0,
+                self._memory_updates(iteration - 1),
                 config.memory_batch,
                 config.memory_length,
                 config.memory_clip,
@@ -354,11 +366,14 @@ class WorldModelsTraining:
                     search.save()
                 if generation >= generations or self._stop:
                     break
-                returns = self._try_candidates(generation, policy)
-                if returns is None:
+                tried = self._try_candidates(generation, policy)
+                if tried is None:
                     break
-                search.tell(returns)
-                self._log_generation(returns)
+                returns, fitness = tried
+                search.tell(returns, fitness)
+                name = "dream/return" if config.evolve_in == "dream" else "episode/return"
+                metrics = {name: returns.mean(), f"{name}_max": returns.max(), "generation": search.generation}
+                self._log(self.updates, metrics)
                 note = f"mean return in the {config.evolve_in} {returns.mean():.4g}, best {returns.max():.4g}"
                 display.update(search.generation, note)
                 if time.monotonic() - saved > self.settings.checkpoint_minutes * 60:
@@ -367,21 +382,17 @@ class WorldModelsTraining:
             if self._stop:
                 search.save()
 
-    def _log_generation(self, returns: NDArray[np.float64]) -> None:
-        """Mean and greatest of the candidates' mean returns [P]."""
-        name = "dream/return" if self.config.evolve_in == "dream" else "episode/return"
-        metrics = {name: returns.mean(), f"{name}_max": returns.max(), "generation": self.search.generation}
-        assert self.writer is not None
-        self.writer.write(self._counters(self.updates), metrics, self.search.generation)
-
-    def _try_candidates(self, generation: int, policy: ControllerPolicy) -> np.ndarray | None:
-        """Mean returns of this generation's candidates [P]; None if Ctrl-C cut real episodes short."""
+    def _try_candidates(
+        self, generation: int, policy: ControllerPolicy
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """Mean return and fitness of this generation's candidates [P]; None if Ctrl-C cut real episodes short."""
         config, settings = self.config, self.settings
         candidates = self.search.evolution.ask()
         if config.evolve_in == "dream":
             dream = self.dream(config.temperature, (settings.seed, 3, generation))
             parameters = torch.from_numpy(candidates).to(self.device, torch.float32)
-            return self._dreamed(dream, parameters, config.rollouts).mean(1)
+            returns = self._dreamed(dream, parameters, config.rollouts).mean(1)
+            return returns, returns
         seeds = [
             episode_seed(settings.seed, EVOLVING, generation * config.rollouts + r) for r in range(config.rollouts)
         ]
@@ -390,8 +401,9 @@ class WorldModelsTraining:
         if len(episodes) < len(jobs):
             return None
         self.search.played += sum(episode.length for episode in episodes)
-        totals = [episode.total + config.curiosity * episode.surprise for episode in episodes]
-        return np.array(totals).reshape(len(candidates), config.rollouts).mean(1)
+        measured = np.array([(episode.total, episode.surprise) for episode in episodes])
+        returns, surprise = measured.reshape(len(candidates), config.rollouts, 2).mean(1).T
+        return returns, returns + config.curiosity * surprise
 
     def _draw(self) -> None:
         """The pictures of the finished run."""
