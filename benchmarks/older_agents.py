@@ -4,7 +4,8 @@
 
 Runs the commands of a group in N processes of one thread each, with the run folders FOLDER/NAME. Runs that are there go
 on, finished ones are not repeated, so the same command resumes. `--dry` prints the commands only. At the end it prints
-the evaluations, and for `horizons` draws FOLDER/horizons.png: the mean of the last two evaluations against the horizon.
+the evaluations, writes them to FOLDER/GROUP.json, and for `horizons` draws FOLDER/horizons.png: the mean of the last
+two evaluations against the horizon.
 """
 
 import json
@@ -25,7 +26,7 @@ CHECKS = {
     "dreamer-v1-pendulum": f"dreamer-v1 {PENDULUM}",
     "dreamer-v1-cartpole": f"dreamer-v1 {SWINGUP} --updates 100 --steps 6250 --update-every 125 --warmup-steps 625",
     "dreamer-v2-cartpole": (
-        "dreamer-v2 --env dmc/cartpole-swingup-v0 --action-repeat 2 --batch-length 50 --replay-ratio 80 --steps 40000"
+        "dreamer-v2 --env dmc/cartpole-swingup-v0 --action-repeat 2 --batch-length 50 --replay-ratio 80 --steps 30000"
     ),
 }
 """An agent, a task and a budget each; played with the seeds 0 and 1."""
@@ -67,6 +68,20 @@ def evaluations(path: Path) -> list[tuple[int, float, float]]:
     return [(row["env_steps"], round(row["mean"], 1), round(row["std"], 1)) for row in rows]
 
 
+def write(folder: Path, group: str) -> None:
+    """The evaluations of all runs of a group that are there, as a file, and as a picture where there is one."""
+    found = {name: evaluations(folder / name) for name in commands(group)}
+    rows = {
+        name: {"command": f"reverie train {words} {COMMON}", "env_steps, mean, std over 5 episodes": found[name]}
+        for name, words in commands(group).items()
+        if found[name]
+    }
+    lines = (f"{json.dumps(name)}: {json.dumps(row)}" for name, row in rows.items())
+    (folder / f"{group}.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    if group == "horizons":
+        draw(folder)
+
+
 def draw(folder: Path) -> None:
     """The last evaluations against the horizon, a line for each way to act."""
     figure = Figure(figsize=(5, 3.4), dpi=110, layout="constrained")
@@ -100,8 +115,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(processes) as pool:
         list(pool.map(lambda item: run(folder, *item), todo.items()))
-    if group == "horizons":
-        draw(folder)
+    write(folder, group)
 
 
 if __name__ == "__main__":
