@@ -4,7 +4,7 @@
 
 Writes NAME.json (command-line settings, counters, wall time, evaluations of every run), NAME.png (learning curve) and
 NAME.mp4 (last dream video of the first run). The best checkpoint of every run plays 100 episodes with a seed that
-training did not use, with most likely actions if the evaluations during training had them (N where 100 take too long).
+training did not use (N where 100 take too long), with most likely actions if the evaluations during training had them.
 """
 
 import json
