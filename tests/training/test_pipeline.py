@@ -355,8 +355,33 @@ def test_more_generations_go_on_where_fewer_ended(whole, tmp_path, capsys):
     assert main(words(twice, iterations=2, generations=1, evaluate_every=1)) == 0
     wrong = words(twice, iterations=2, generations=2, evaluate_every=1)
     expect_sentence(capsys, main(wrong), "generations is 1 there and 2 here")
-    expect_sentence(capsys, main([*words(tmp_path / "variant"), "--reuse", str(twice)]), "reuse a run of one iteration")
-    assert not (tmp_path / "variant" / "config.json").exists()
+
+
+def test_a_later_iteration_may_be_short_and_reused_as_a_whole(tmp_path, capsys):
+    options = {"iterations": 2, "generations": 2, "collect_episodes": 5, "collect_again": 3}
+    run, variant = tmp_path / "run", tmp_path / "variant"
+    assert main([*words(run, **options), "--keep-vision"]) == 0
+    assert json.loads((run / "frames" / "progress.json").read_text())["lengths"] == [20] * 8
+    assert int(read_tensors(run / "vision.safetensors")["updates"]) == 100 // 20
+    latents = np.load(run / "latents_1.npy")
+    agent = reverie.load(run).agent
+    with torch.no_grad():
+        image = np.array(np.load(run / "frames" / "0_image.npy", mmap_mode="r")[:160])
+        for number, expected in enumerate(agent.world_model.vision.encode(torch.from_numpy(image).float() / 255)):
+            np.testing.assert_allclose(latents[number], expected, atol=2e-3)
+    reuse = ["--keep-vision", "--temperature", "0.5", "--reuse", str(run)]
+    assert main([*words(variant, **options), *reuse]) == 0
+    for name in ("vision.safetensors", "memory.safetensors", "latents_1.npy"):
+        assert (variant / name).read_bytes() == (run / name).read_bytes(), name
+    assert os.path.samefile(variant / "frames" / "0_image.npy", run / "frames" / "0_image.npy")
+    assert [score["generation"] for score in json.loads((variant / "scores.json").read_text())] == [4]
+    assert [record["generation"] for record in read_metrics(variant)] == [3, 4]
+    wrong = [*words(tmp_path / "wrong", **options, memory_units=9), *reuse]
+    expect_sentence(capsys, main(wrong), "memory_units is 8 there and 9 here", "as a whole")
+    expect_sentence(capsys, main([*words(tmp_path / "one", collect_episodes=5), *reuse]), "iterations is 2 there")
+    assert not (tmp_path / "wrong" / "config.json").exists()
+    (run / "latents_1.npy").rename(run / "latents.npy")
+    expect_sentence(capsys, main([*words(tmp_path / "early", **options), *reuse]), "not learned all of M")
 
 
 def test_the_best_controller_is_one_of_this_iteration(tmp_path):

@@ -137,6 +137,10 @@ class WorldModelsConfig:
     """Leave M as it was drawn at random, as a control (Tallec et al., 2019); evolve in the environment then."""
     iterations: int = 1
     """How often to collect, learn and evolve; from the second time on C collects (section "Iterative Training")."""
+    collect_again: int | None = None
+    """Episodes that C collects in each later iteration; by default as many as the first had (ours)."""
+    keep_vision: bool = False
+    """V stays as the first iteration left it; without it, V learns on (section "Iterative Training" trains M and C)."""
     action_head: bool = False
     """M also predicts the next action (section "Iterative Training"; there is no released code)."""
     curiosity: float = 0.0
@@ -166,6 +170,10 @@ class WorldModelsConfig:
                 f"memory_length must be at least 2 and population at least 4, got {self.memory_length} and "
                 f"{self.population}"
             )
+
+    def episodes(self, iteration: int) -> int:
+        """Episodes that are collected up to and including an iteration; the first one is 0."""
+        return self.collect_episodes + iteration * (self.collect_again or self.collect_episodes)
 
     def build(self, interface: Interface) -> WorldModelsAgent:
         """V, M and C for an environment that shows one 64x64 colour image.

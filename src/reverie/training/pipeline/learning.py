@@ -178,6 +178,7 @@ def encode_frames(
     path: Path,
     done: Callable[[int], bool],
     precision: torch.dtype = torch.float32,
+    known: NDArray[np.float16] | None = None,
 ) -> NDArray[np.float16] | None:
     """Mean and log-variance of the latents of frames, as the released code keeps them: float16 [2, rows, Z].
 
@@ -188,6 +189,7 @@ def encode_frames(
         path: file that is written when complete; read if it is there.
         done: called with the number of frames encoded; true gives up.
         precision: in which V sees.
+        known: latents of the first rows [2, K, Z], where V has not changed since.
 
     Returns:
         The memory map, or None if `done` gave up.
@@ -196,7 +198,10 @@ def encode_frames(
         partial = path.with_name(f".{path.name}.partial")
         array = np.lib.format.open_memmap(partial, "w+", np.float16, (2, rows, model.vision.latent))
         device = next(model.parameters()).device
-        for begin in range(0, rows, 256):
+        start = 0 if known is None else known.shape[1]
+        if known is not None:
+            array[:, :start] = known
+        for begin in range(start, rows, 256):
             part = slice(begin, min(begin + 256, rows))
             image = torch.from_numpy(store.arrays[store.name][part]).to(device).float() / 255
             with torch.autocast(device.type, precision, enabled=precision != torch.float32):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from reverie.agents.registry import make_config
 from reverie.errors import ConfigError, RunFolderError
+from reverie.tensor_files import read_tensors
 from reverie.training.files import read_json
 from reverie.training.pipeline.frames import PROGRESS
 from reverie.training.run_folder import CONFIG_FILE
@@ -32,20 +34,35 @@ STAGES: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
 """Name, files and settings of each stage that can be taken over; a stage also depends on those before it."""
 
 
-def reusable(other: Path, config: Any, environment: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+@dataclass(frozen=True)
+class Reusable:
+    """What a new run can take over from another one.
+
+    Attributes:
+        stages: name of each stage and its files.
+        iterations: of the other run, all of whose stages these are if there are several.
+    """
+
+    stages: dict[str, tuple[str, ...]]
+    iterations: int
+
+
+def reusable(other: Path, config: Any, environment: dict[str, Any]) -> Reusable:
     """The stages of another run that a new one can take over, up to the first whose settings differ.
+
+    Of a run with several iterations it is all or nothing, since its later frames come from its controller: the new run
+    then only evolves another controller for the last iteration.
 
     Args:
         other: run folder of an agent that is trained in stages.
         config: of the new run.
         environment: of the new run, as plain data.
 
-    Returns:
-        Name of each stage and its files.
-
     Raises:
-        RunFolderError: the other folder holds no such run, or has not collected all its frames.
-        ConfigError: its environment or the settings of its frames differ, or it has more than one iteration.
+        RunFolderError: the other folder holds no such run, has not collected all its frames, or has several iterations
+            and has not learned all of M.
+        ConfigError: its environment or the settings of its frames differ, or it has several iterations and the settings
+            of any stage differ.
     """
     described = read_json(other / CONFIG_FILE) if (other / CONFIG_FILE).is_file() else {}
     if described.get("agent") != config.name:
@@ -57,10 +74,7 @@ def reusable(other: Path, config: Any, environment: dict[str, Any]) -> dict[str,
         )
     theirs = make_config(config.name, described["agent_config"])
     if theirs.iterations > 1:
-        raise ConfigError(
-            f"nothing of {other} can be reused: it is trained in {theirs.iterations} iterations, whose later frames "
-            f"depend on its controller; reuse a run of one iteration"
-        )
+        return _whole(other, theirs, config)
     found: dict[str, tuple[str, ...]] = {}
     for name, files, settings in STAGES:
         different = [key for key in settings if getattr(theirs, key) != getattr(config, key)]
@@ -78,7 +92,27 @@ def reusable(other: Path, config: Any, environment: dict[str, Any]) -> dict[str,
         raise RunFolderError(
             f"{other} has {collected} episodes, but {config.collect_episodes} are asked for; let it collect them first"
         )
-    return found
+    return Reusable(found, 1)
+
+
+def _whole(other: Path, theirs: Any, config: Any) -> Reusable:
+    """All stages of a run of several iterations."""
+    settings = ("iterations", "collect_again", "keep_vision", *(key for *_, keys in STAGES for key in keys))
+    different = [key for key in settings if getattr(theirs, key) != getattr(config, key)]
+    if different:
+        key = different[0]
+        raise ConfigError(
+            f"nothing of {other} can be reused: {key} is {getattr(theirs, key)} there and {getattr(config, key)} here, "
+            f"and a run of {theirs.iterations} iterations is reused as a whole, for another search of a controller"
+        )
+    latents = f"latents_{theirs.iterations - 1}.npy"
+    files = {name: tuple(latents if file == "latents.npy" else file for file in names) for name, names, _ in STAGES}
+    there = all((other / file).exists() for names in files.values() for file in names)
+    learned = int(read_tensors(other / "memory.safetensors")["updates"]) if there else 0
+    wanted = 0 if theirs.random_memory else theirs.iterations * theirs.memory_updates
+    if not there or learned < wanted:
+        raise RunFolderError(f"{other} has not learned all of M in its last iteration; let it do so first")
+    return Reusable(files, theirs.iterations)
 
 
 def take_over(other: Path, own: Path, stages: dict[str, tuple[str, ...]], link_frames: bool) -> None:

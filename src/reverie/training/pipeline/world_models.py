@@ -156,21 +156,22 @@ class WorldModelsTraining:
             )
         frames = self.path / "frames"
         other = settings.reuse if not (frames / PROGRESS).exists() else None
-        stages = {} if other is None else reusable(other, config, self.source.to_json())
+        taken = None if other is None else reusable(other, config, self.source.to_json())
         described = {"agent": config.name, "seed": settings.seed, **identity}
         free = MAY_CHANGE if config.iterations == 1 else MAY_CHANGE - {"generations"}
         fixed = {key: value for key, value in asdict(config).items() if key not in free}
         self.folder.claim(described, {**identity, "agent_config": fixed})
-        capacity = config.iterations * config.collect_episodes * config.collect_steps
-        if other is not None:
-            take_over(other, self.path, stages, link_frames=config.iterations == 1)
+        self.search = ControllerSearch(controller, self.controller.count, config, settings.seed)
+        if other is not None and taken is not None:
+            self.search.begin(taken.iterations - 1)
+            self.search.save()
+            take_over(other, self.path, taken.stages, link_frames=config.iterations == taken.iterations)
             if self.visible:
-                print(f"reused from {other}: {', '.join(stages)}")
+                print(f"reused from {other}: {', '.join(taken.stages)}")
         name, width = self.model.name, self.interface.action_width
-        self.store = FrameStore(frames, name, width, capacity)
+        self.store = FrameStore(frames, name, width, config.episodes(config.iterations - 1) * config.collect_steps)
         if other is not None and not self.store.lengths:
             self.store.copy_from(FrameStore(other / "frames", name, width, None))
-        self.search = ControllerSearch(controller, self.controller.count, config, settings.seed)
         self.writer = open_log(self.path, self.search.generation)
 
     @property
@@ -216,12 +217,13 @@ class WorldModelsTraining:
 
     def _rows(self, iteration: int) -> int:
         """Rows that were collected up to and including an iteration."""
-        return sum(self.store.lengths[: (iteration + 1) * self.config.collect_episodes])
+        return sum(self.store.lengths[: self.config.episodes(iteration)])
 
     def _vision_updates(self, iteration: int) -> int:
-        """Updates of V at the end of an iteration: some passes over all frames in each."""
+        """Updates of V at the end of an iteration: some passes over all frames in each where V learns."""
         config = self.config
-        passes = [max(1, self._rows(i) // config.vision_batch) for i in range(iteration + 1)]
+        learning = range(min(iteration, 0) + 1 if config.keep_vision else iteration + 1)
+        passes = [max(1, self._rows(i) // config.vision_batch) for i in learning]
         return config.vision_epochs * sum(passes)
 
     def _memory_updates(self, iteration: int) -> int:
@@ -243,7 +245,7 @@ class WorldModelsTraining:
 
     def _collect(self, iteration: int) -> None:
         config, settings, store = self.config, self.settings, self.store
-        wanted = (iteration + 1) * config.collect_episodes
+        wanted = config.episodes(iteration)
         if len(store.lengths) >= wanted:
             return
         policy: Policy = RandomPolicy(self.interface.actions, config.hold, config.collect_policy)
@@ -297,25 +299,28 @@ class WorldModelsTraining:
 
     def _encode(self, iteration: int) -> None:
         """Latents of the frames that V saw in this iteration; those of earlier ones are of no use any more."""
-        path = self.path / (f"latents_{iteration}.npy" if iteration else "latents.npy")
-        later = [self.path / f"latents_{i}.npy" for i in range(iteration + 1, self.config.iterations)]
+        before, path, *later = (
+            self.path / (f"latents_{i}.npy" if i > 0 else "latents.npy")
+            for i in range(iteration - 1, self.config.iterations)
+        )
         if any(file.exists() for file in later):
             return
         rows = self._rows(iteration)
+        known = np.load(before, mmap_mode="r") if iteration and self.config.keep_vision and before.exists() else None
         with self._stage("encoding frames", rows, "frames") as display:
 
             def encoded_so_far(done: int) -> bool:
                 display.update(done, "latents")
                 return self._stop
 
-            self.encoded = encode_frames(self.model, self.store, rows, path, encoded_so_far, self.precision)
+            self.encoded = encode_frames(self.model, self.store, rows, path, encoded_so_far, self.precision, known)
         if self.encoded is None:
             return
         self.agent.first_latents.copy_(
             first_latents(self.encoded, self.store.lengths, len(self.agent.first_latents[0]))
         )
         if iteration:
-            (self.path / (f"latents_{iteration - 1}.npy" if iteration > 1 else "latents.npy")).unlink(missing_ok=True)
+            before.unlink(missing_ok=True)
 
     def _learn_memory(self, iteration: int) -> None:
         config, settings, total = self.config, self.settings, self._memory_updates(iteration)
@@ -361,7 +366,8 @@ class WorldModelsTraining:
             while not self._stop:
                 generation = search.generation
                 due = generation % config.evaluate_every == 0 or generation == generations
-                if generation and due and all(score["generation"] != generation for score in search.scores):
+                scored = any(score["generation"] == generation for score in search.scores)
+                if search.evolution.generation and due and not scored:
                     self._score(display, policy)
                     search.save()
                 if generation >= generations or self._stop:
