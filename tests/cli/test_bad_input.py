@@ -99,6 +99,9 @@ def test_a_gpu_that_is_not_there(tmp_path, capsys, device):
         (["train", "qqq", "--env", "CartPole-v1"], "choose one of dreamer-v3"),
         (["bench", "--size", "7m"], "100k"),
         (["bench", "--updates", "0"], "updates"),
+        (["bench", "dreamer", "--updates", "1"], "'dreamer-v"),
+        (["bench", "planet", "--size", "1m"], "planet has no setting 'size'"),
+        (["bench", "world-models"], "choose another agent"),
     ],
 )
 def test_mistyped_commands_and_agents(capsys, line, part):

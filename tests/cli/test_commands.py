@@ -105,15 +105,25 @@ def test_envs(capsys, monkeypatch):
     assert "CartPole-v1" in out and "MountainCar" not in out
 
 
-def test_bench(capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("agent", "phase"),
+    [
+        (["--size", "100k"], "imagine"),
+        (["dreamer-v3-2023", "--size", "nano"], "imagine"),
+        (["dreamer-v2", "--preset", "quick"], "imagine"),
+        (["dreamer-v1", "--preset", "quick"], "behavior loss"),
+        (["planet", "--preset", "quick"], "world model loss"),
+    ],
+)
+def test_bench(capsys, monkeypatch, agent, phase):
     from reverie.agents import registry
 
     real = registry.make_config
     small = {"batch_size": 2, "batch_length": 4}
-    monkeypatch.setattr(registry, "make_config", lambda name, values: real(name, {**values, **small}))
-    assert main(["bench", "--size", "100k", "--updates", "1", "--threads", "1", "--device", "cpu"]) == 0
+    monkeypatch.setattr(registry, "make_config", lambda name, values, preset: real(name, {**values, **small}, preset))
+    assert main(["bench", *agent, "--updates", "1", "--threads", "1", "--device", "cpu"]) == 0
     out = capsys.readouterr().out
-    for word in ("observe", "backward", "parameters", "GFLOP"):
+    for word in ("observe", "backward", "parameters", "GFLOP", phase):
         assert word in out
 
 

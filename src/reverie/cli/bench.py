@@ -1,4 +1,4 @@
-"""reverie bench: seconds an update by phase, parameters, and the share of the machine's matmul rate."""
+"""reverie bench [AGENT]: seconds an update by phase, parameters, and the share of the machine's matmul rate."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from reverie.cli.options import parse
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """Time updates of DreamerV3 on random data: batch 16 x 64 and one context step, as in the paper."""
+    """Time updates of an agent on random data; the agent comes first, dreamer-v3 if there is none."""
 
-    size: str = "1m"
-    """Model size, 100k to 400m."""
+    preset: str = "paper"
+    """Settings of the agent: paper, quick, or another of its presets."""
+    size: str | None = None
+    """Model size of dreamer-v3 (100k to 400m) and dreamer-v3-2023 (nano to xl); by default the preset's."""
     observation: Literal["vector", "image"] = "vector"
     """24 numbers and 6 continuous actions, or a 64x64x3 image and 17 discrete actions."""
     updates: int = 10
@@ -30,13 +32,15 @@ class BenchOptions:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command; returns the exit code."""
-    options = parse(BenchOptions, "bench", arguments)
+    words = list(arguments)
+    agent = words.pop(0) if words and not words[0].startswith("-") else "dreamer-v3"
+    options = parse(BenchOptions, f"bench {agent}", words)
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler reports its own beginning and end
     import torch
     from rich.console import Console
     from rich.table import Table
 
-    from reverie.agents.registry import make_config
+    from reverie.agents.registry import PIPELINES, make_config
     from reverie.errors import ConfigError
     from reverie.training.benchmark import measure
     from reverie.training.device import choose_device, choose_precision
@@ -47,9 +51,12 @@ def main(arguments: Sequence[str]) -> int:
         torch.set_num_threads(options.threads)
     device = choose_device(options.device)
     dtype = choose_precision(options.precision, device)
-    config = make_config("dreamer-v3", {"size": options.size})
+    if agent in PIPELINES:
+        raise ConfigError(f"{agent} is trained in stages, which tell their speed themselves; choose another agent")
+    config = make_config(agent, {"size": options.size} if options.size else {}, options.preset)
     report = measure(config, options.observation, device, dtype, options.updates)
-    table = Table("phase", "milliseconds", "share", title=f"one update, {options.size}, {options.observation}")
+    title = f"one update, {agent}, {options.size or options.preset}, {options.observation}"
+    table = Table("phase", "milliseconds", "share", title=title)
     total = sum(report.phases.values())
     for phase, seconds in report.phases.items():
         table.add_row(phase, f"{seconds * 1e3:.1f}", f"{seconds / total:.0%}")

@@ -230,6 +230,12 @@ class WorldModelsTraining:
         """Updates of M at the end of an iteration."""
         return 0 if self.config.random_memory else (iteration + 1) * self.config.memory_updates
 
+    @property
+    def updates(self) -> int:
+        """Updates of V and M at the end of the iteration in which C evolves."""
+        iteration = self.search.iteration
+        return self._vision_updates(iteration) + self._memory_updates(iteration)
+
     @contextlib.contextmanager
     def _stage(self, name: str, total: int, unit: str) -> Iterator[Display]:
         """Shows a stage and adds its wall time to what is known of it."""
@@ -356,7 +362,6 @@ class WorldModelsTraining:
     def _evolve(self, iteration: int) -> None:
         config, search = self.config, self.search
         generations = (iteration + 1) * config.generations
-        self.updates = self._vision_updates(iteration) + self._memory_updates(iteration)
         if iteration < search.iteration:
             return
         search.begin(iteration)
