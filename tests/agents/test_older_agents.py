@@ -173,7 +173,7 @@ SECOND = {
     "replay_ratio": 625.0,
     "replay_capacity": 2_000_000,
     "warmup_steps": 50_000,
-    "first_updates": 1,
+    "first_updates": 0,
     "model_learning_rate": 2e-4,
     "actor_learning_rate": 4e-5,
     "critic_learning_rate": 1e-4,
@@ -192,7 +192,7 @@ SECOND = {
     "return_mix": 0.95,
     "entropy": 1e-3,
     "actor_gradient": "auto",
-    "reinforce_share": 0.1,
+    "dynamics_share": 0.1,
     "slow_critic_every": 100,
 }
 IN_CONTROL = {
@@ -223,7 +223,7 @@ PUBLISHED = {
     ("dreamer-v1", "reward-only"): FIRST | {"representation": "reward"},
     ("dreamer-v2", "paper"): SECOND,
     ("dreamer-v2", "atari"): SECOND
-    | {"batch_size": 16, "replay_ratio": 50.0, "discount": 0.999, "continue_scale": 5.0},
+    | {"batch_size": 16, "replay_ratio": 50.0, "discount": 0.999, "continue_scale": 5.0, "first_updates": 1},
     ("dreamer-v2", "dmc"): SECOND | IN_CONTROL | {"batch_size": 16, "replay_ratio": 160.0, "warmup_steps": 1000},
     ("dreamer-v2", "dmc-first"): SECOND
     | IN_CONTROL

@@ -180,7 +180,7 @@ def expected_terms(agent, rollout, going_on, continuation, objective):
 @pytest.mark.parametrize("continuation", [False, True])
 @pytest.mark.parametrize("estimator", ["reinforce", "dynamics", "both"])
 def test_losses_of_dreamer_v2_equal_the_formulas(estimator, continuation):
-    agent = make(second(continuation=continuation, actor_gradient=estimator, reinforce_share=0.3), "discrete")
+    agent = make(second(continuation=continuation, actor_gradient=estimator, dynamics_share=0.7), "discrete")
     going_on = torch.ones(B, T)
     going_on[1, 0] = 0
     rollout, terms, _, _ = losses(agent, going_on)

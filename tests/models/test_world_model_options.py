@@ -248,6 +248,10 @@ def test_contrast_equals_a_loop():
     loss = head.loss(tokens, feature)
     torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-4)
     assert (loss >= 0).all()
+    with torch.no_grad():
+        head.output.weight.zero_()
+        head.output.bias.zero_()
+    torch.testing.assert_close(head(tokens)[1], torch.full((3, 4, 3), 1.01))  # softplus(ln(e - 1)) = 1
 
 
 def test_contrast_learns_to_tell_features_apart():

@@ -40,7 +40,7 @@ CONTROL: dict[str, Any] = {
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
-    "atari": {"batch_size": 16, "replay_ratio": 50.0, "discount": 0.999, "continue_scale": 5.0},
+    "atari": {"batch_size": 16, "replay_ratio": 50.0, "discount": 0.999, "continue_scale": 5.0, "first_updates": 1},
     "dmc": {**CONTROL, "batch_size": 16, "replay_ratio": 160.0, "warmup_steps": 1000},
     "dmc-first": {
         **CONTROL,
@@ -127,8 +127,8 @@ class DreamerV2Config:
     """Steps that the replay keeps (table D.1)."""
     warmup_steps: int = 50_000
     """Environment steps with random actions at the beginning (released code)."""
-    first_updates: int = 1
-    """Updates before the agent acts for the first time (released code)."""
+    first_updates: int = 0
+    """Updates before the agent acts for the first time (released code at the time of the paper; later 1)."""
     model_learning_rate: float = 2e-4
     """Learning rate of the world model (table D.1)."""
     actor_learning_rate: float = 4e-5
@@ -165,8 +165,8 @@ class DreamerV2Config:
     """Weight of the policy entropy (table D.1)."""
     actor_gradient: Literal["auto", "reinforce", "dynamics", "both"] = "auto"
     """Estimator of the actor's gradient; auto: dynamics if all actions are continuous, else reinforce (equation 6)."""
-    reinforce_share: float = 0.1
-    """Share of reinforce in `both` (equation 6: rho; appendix E for schedules)."""
+    dynamics_share: float = 0.1
+    """Share of dynamics in `both`; reinforce has the rest (equation 6: 1 - rho; released code: actor_grad_mix)."""
     slow_critic_every: int = 100
     """Updates after which the critic is copied into the one that gives the targets (table D.1)."""
 
@@ -217,7 +217,7 @@ class DreamerV2Config:
                 mix=self.return_mix,
                 entropy=self.entropy,
                 estimator=automatic if self.actor_gradient == "auto" else self.actor_gradient,
-                reinforce_share=self.reinforce_share,
+                dynamics_share=self.dynamics_share,
                 reward_of="state",
                 baseline=False,
                 normalize=False,

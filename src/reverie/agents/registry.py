@@ -102,12 +102,13 @@ def make_config(name: str, values: Mapping[str, Any], preset: str = "paper") -> 
     return config
 
 
-SHARES = {"uniform_mix", "actor_uniform_mix", "return_mix", "slow_critic_rate", "discount", "reinforce_share"}
+SHARES = {"uniform_mix", "actor_uniform_mix", "return_mix", "slow_critic_rate", "discount", "dynamics_share"}
 SHARES |= {"kl_balance", "epsilon", "final_epsilon"}
 """Settings that lie between 0 and 1."""
 MAY_BE_ZERO = {"warmup_steps", "learning_rate_warmup", "replay_context", "entropy", "free_nats", "dynamics_scale"}
 MAY_BE_ZERO |= {"representation_scale", "slow_critic_weight", "replay_value_scale", *SHARES}
 MAY_BE_ZERO |= {"kl_scale", "overshooting_scale", "global_prior_scale", "action_noise", "epsilon_decay", "weight_decay"}
+MAY_BE_ZERO |= {"first_updates"}
 """Settings that 0 switches off; all others are greater."""
 
 

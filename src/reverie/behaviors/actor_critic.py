@@ -137,8 +137,8 @@ class ActorCritic(ImaginedPolicy):
         objective = advantage if settings.baseline else judged
         if settings.estimator != "dynamics":
             scored = policy.log_probability(rollout.actions[:count].detach()).T * advantage.detach()
-            share = settings.reinforce_share
-            objective = scored if settings.estimator == "reinforce" else share * scored + (1 - share) * objective
+            share = settings.dynamics_share
+            objective = scored if settings.estimator == "reinforce" else share * objective + (1 - share) * scored
         if settings.baseline or settings.estimator != "dynamics":
             metrics["imagination/advantage_magnitude"] = advantage.detach().abs().mean()
         metrics["policy/entropy"] = entropy.detach().mean()

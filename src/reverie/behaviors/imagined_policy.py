@@ -31,7 +31,7 @@ class ActorCriticSettings:
         mix: lambda of the lambda-return.
         entropy: weight of the policy entropy.
         estimator: `reinforce`, `dynamics` for gradients through the world model, or `both`.
-        reinforce_share: weight of the first in `both`; the second has the rest.
+        dynamics_share: weight of the second in `both`; the first has the rest.
         reward_of: `next` or `state`, see above.
         keep_start: whether the replayed state itself is learned from, or only the imagined ones behind it.
         baseline: with `dynamics`, subtract the value of the state that the action was taken in.
@@ -52,7 +52,7 @@ class ActorCriticSettings:
     mix: float = 0.95
     entropy: float = 3e-4
     estimator: Literal["reinforce", "dynamics", "both"] = "reinforce"
-    reinforce_share: float = 0.1
+    dynamics_share: float = 0.1
     reward_of: Literal["next", "state"] = "next"
     keep_start: bool = True
     baseline: bool = True

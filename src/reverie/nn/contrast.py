@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
@@ -38,9 +40,9 @@ class ContrastiveHead(nn.Module):
         self.sequences, self.steps = sequences, steps
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and deviation: [..., K] -> float32 [..., F] twice."""
+        """Mean and deviation, which begins near 1 and is at least 0.01: [..., K] -> float32 [..., F] twice."""
         mean, raw = self.output(self.network(tokens)).float().chunk(2, -1)
-        return mean, functional.softplus(raw) + 0.1
+        return mean, functional.softplus(raw + math.log(math.e - 1)) + 0.01
 
     def loss(self, tokens: Tensor, feature: Tensor) -> Tensor:
         """Noise-contrastive loss: ln sum_j q(s_j | e) - ln q(s | e), where the j include s itself.
