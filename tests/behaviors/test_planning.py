@@ -2,9 +2,13 @@ import pytest
 import torch
 
 from reverie.agents.planet import PlaNetConfig
+from reverie.agents.registry import make_config
 from reverie.behaviors.cem import CrossEntropyPlanner
-from reverie.behaviors.planning import Planning
+from reverie.behaviors.planning import Planning, imagined_return
 from reverie.models.rssm import LatentState
+from reverie.models.vision_memory import VisionMemory
+from reverie.nn.mdn_rnn import MixtureRNN
+from reverie.nn.vae import ConvVAE
 from reverie.spaces import ActionPart, Interface, ObservationPart
 
 MOVE, TOOL = ActionPart("move", "continuous", 2), ActionPart("tool", "discrete", 2, (3, 2))
@@ -73,7 +77,7 @@ def test_the_score_is_the_sum_of_the_rewards_that_are_reached():
     actions = torch.rand(3, 4, 2) * 2 - 1
     states = model.rssm.imagine(lambda feature, step: actions[:, step], begin, 4, deterministic=True)
     expected = sum(model.reward(state.feature) for state in states[1:])
-    torch.testing.assert_close(Planning.imagined_return(model, begin, actions, True), expected)
+    torch.testing.assert_close(imagined_return(model, begin, actions, True), expected)
 
 
 def test_rewards_behind_a_predicted_end_do_not_count():
@@ -85,11 +89,54 @@ def test_rewards_behind_a_predicted_end_do_not_count():
     for state in states[1:]:
         expected = expected + going * model.reward(state.feature)
         going = going * torch.sigmoid(model.continuation(state.feature))
-    torch.testing.assert_close(Planning.imagined_return(model, begin, actions, True), expected)
+    torch.testing.assert_close(imagined_return(model, begin, actions, True), expected)
     # A head that is sure of the end leaves the first reward alone.
     model.continuation.output.bias.data.fill_(-100.0)
     first = model.reward(states[1].feature)
-    torch.testing.assert_close(Planning.imagined_return(model, begin, actions, True), first)
+    torch.testing.assert_close(imagined_return(model, begin, actions, True), first)
+
+
+@pytest.mark.parametrize(
+    ("name", "preset", "values"),
+    [
+        ("planet", "quick", {}),
+        ("dreamer-v1", "quick", {"continuation": False}),
+        ("dreamer-v1", "quick", {}),
+        ("dreamer-v2", "quick", {}),
+        ("dreamer-v3-2023", "paper", {"size": "nano"}),
+        ("dreamer-v3", "quick", {}),
+    ],
+)
+def test_it_plans_in_the_model_of_any_agent(name, preset, values):
+    torch.manual_seed(0)
+    config = make_config(name, values, preset)
+    agent = config.build(Interface((ObservationPart("x", "vector", (3,)),), (MOVE, TOOL)))
+    model, state = agent.world_model, start(agent, 2)
+    planning = Planning((MOVE, TOOL), CrossEntropyPlanner(3, 40, 3, 4))
+    action = planning.choose(model, state, True)
+    assert action.shape == (2, 7) and (action[:, 2:].sum(-1) == 2).all()
+    # Returns are sums of rewards, without the discount that some continue heads have learned.
+    actions = planning.executable(torch.randn(2, 3, 7).clamp(-1, 1))
+    total, going = torch.zeros(2), torch.ones(2)
+    with torch.no_grad():
+        for reached in model.rssm.imagine(lambda feature, step: actions[:, step], state, 3, True)[1:]:
+            total = total + going * model.predict_reward(reached.feature)
+            going = going * (model.predict_continue(reached.feature) / model.scales.continue_discount).clamp(max=1)
+        torch.testing.assert_close(imagined_return(model, state, actions, True), total)
+
+
+def test_it_plans_in_a_vision_memory():
+    torch.manual_seed(0)
+    model = VisionMemory(ConvVAE(3), MixtureRNN(3, 2, 8, 2, reward_head=True), reads="zh")
+
+    def dream(state, action, temperature=1.0, most_likely=False):
+        following, _, going_on = VisionMemory.dream(model, state, action, temperature, most_likely)
+        return following, -(action - state.latent[:, :2]).square().sum(-1), going_on
+
+    model.dream = dream
+    latent = torch.tensor([[0.5, -0.25, 0.0], [-0.3, 0.8, 0.0]])
+    action = Planning((MOVE,), CrossEntropyPlanner(2, 400, 8, 40)).choose(model, model.begin(latent), True)
+    assert (action - latent[:, :2]).abs().max() < 0.05
 
 
 def test_environments_do_not_influence_each_other():

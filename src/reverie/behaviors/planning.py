@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from reverie.behaviors.behavior import Behavior, Rollout
 from reverie.behaviors.cem import CrossEntropyPlanner
+from reverie.models.dream_model import DreamModel, State
 from reverie.models.rssm import LatentState
 from reverie.models.world_model import WorldModel
 from reverie.ops.distributions import one_hot
@@ -36,8 +37,11 @@ class Planning(Behavior):
         """None."""
         return {}
 
-    def choose(self, world_model: WorldModel, state: LatentState, most_likely: bool) -> Tensor:
-        """See `Behavior`; `most_likely` concerns the latents of the rollouts, while candidates are always drawn."""
+    def choose(self, world_model: DreamModel[State], state: State, most_likely: bool) -> Tensor:
+        """See `Behavior`; the world model may be any that can dream.
+
+        `most_likely` concerns the latents of the rollouts, while candidates are always drawn.
+        """
         return self._search(world_model, state, most_likely)[:, 0]
 
     @torch.no_grad()
@@ -54,40 +58,16 @@ class Planning(Behavior):
         """See `Behavior`; there is nothing to learn."""
         return {}, {}
 
-    def _search(self, world_model: WorldModel, state: LatentState, most_likely: bool) -> Tensor:
+    def _search(self, world_model: DreamModel[State], state: State, most_likely: bool) -> Tensor:
         """The mean of the last distribution over plans, as actions that can be carried out: [E, H, A]."""
 
         def score(candidates: Tensor) -> Tensor:
             actions = self.executable(candidates).flatten(0, 1)
-            return self.imagined_return(world_model, begin, actions, most_likely).view(candidates.shape[:2])
+            return imagined_return(world_model, begin, actions, most_likely).view(candidates.shape[:2])
 
         begin = state.repeat(self.planner.candidates)
         width = sum(part.width for part in self.parts)
         return self.executable(self.planner.search(score, state.count, width, device=state.device).mean)
-
-    @staticmethod
-    def imagined_return(
-        world_model: WorldModel, start: LatentState, actions: Tensor, most_likely: bool = False
-    ) -> Tensor:
-        """Sum of the predicted rewards along action sequences.
-
-        Args:
-            world_model: imagines.
-            start: [N, ...].
-            actions: [N, H, A].
-            most_likely: take most likely latents instead of samples.
-
-        Returns:
-            [N].
-        """
-        going_on = torch.ones(start.count, device=start.device)
-        total = torch.zeros_like(going_on)
-        states = world_model.rssm.imagine(lambda feature, step: actions[:, step], start, actions.shape[1], most_likely)
-        for state in states[1:]:
-            total += going_on * world_model.predict_reward(state.feature)
-            if world_model.continuation is not None:
-                going_on = going_on * world_model.predict_continue(state.feature)
-        return total
 
     def executable(self, candidates: Tensor) -> Tensor:
         """Numbers [..., A] of the search as actions: discrete variables one-hot at the greatest number of each."""
@@ -99,3 +79,24 @@ class Planning(Behavior):
                 variables = piece.split(list(part.classes), -1)
                 pieces += [one_hot(x.argmax(-1), x.shape[-1], x.dtype) for x in variables]
         return torch.cat(pieces, -1)
+
+
+def imagined_return(world_model: DreamModel[State], start: State, actions: Tensor, most_likely: bool = False) -> Tensor:
+    """Sum of the predicted rewards along action sequences, each weighted by the probability that it is reached.
+
+    Args:
+        world_model: imagines.
+        start: [N, ...].
+        actions: [N, H, A].
+        most_likely: take most likely latents instead of samples.
+
+    Returns:
+        [N].
+    """
+    state, going_on = start, torch.ones(start.count, device=start.device)
+    total = torch.zeros_like(going_on)
+    for action in actions.unbind(1):
+        state, reward, goes_on = world_model.dream(state, action, most_likely=most_likely)
+        total = total + going_on * reward
+        going_on = going_on * goes_on
+    return total

@@ -30,6 +30,10 @@ class TensorState:
         """The rollouts of these numbers: int [M] -> a state of M rollouts."""
         return type(self)(*(value[index] for value in self._tensors()))
 
+    def repeat(self, count: int) -> Self:
+        """Every rollout `count` times, one after the other: [N, ...] -> [N count, ...]."""
+        return type(self)(*(value.repeat_interleave(count, 0) for value in self._tensors()))
+
     def replace_where(self, mask: Tensor, other: Self) -> Self:
         """The rollouts of `other` where `mask` [N] is true, else these."""
         pairs = zip(self._tensors(), other._tensors(), strict=True)

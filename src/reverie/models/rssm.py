@@ -39,10 +39,6 @@ class LatentState(TensorState):
         """One step, or a range of steps: [B, T, ...] -> [B, ...] or [B, T', ...]."""
         return type(self)(self.deterministic[:, step], self.stochastic[:, step])
 
-    def repeat(self, count: int) -> Self:
-        """Every rollout `count` times, one after the other: [N, ...] -> [N count, ...]."""
-        return type(self)(*(value.repeat_interleave(count, 0) for value in self._tensors()))
-
 
 class SampleState(LatentState):
     """The state of a model without memory: only z is shown to others, h is on the way to it."""
