@@ -85,5 +85,18 @@ def test_an_episode_is_planned_and_the_command_goes_on(tmp_path, monkeypatch, ca
     assert second["mean"] == pytest.approx(np.mean([episode["return"] for episode in second["episodes"]]), abs=0.01)
     with pytest.raises(SystemExit, match="holds episodes of another planner"):
         run(2, "--horizon", "7")
-    again = planning.play("reacher-easy", planning.CrossEntropyPlanner(6, 40, 3, 5), 0, 2)
+    planner = planning.CrossEntropyPlanner(6, 40, 3, 5)
+    again = planning.play("reacher-easy", planner, planner, 0, 2)
     assert again["return"] == first["episodes"][0]["return"], "neither threads nor a second time change an episode"
+    real, used = planning.CrossEntropyPlanner.plan, []
+    monkeypatch.setattr(
+        planning.CrossEntropyPlanner,
+        "plan",
+        lambda self, *arguments, **more: used.append(self.candidates) or real(self, *arguments, **more),
+    )
+    held = planning.play("reacher-easy", planner, planning.CrossEntropyPlanner(6, 10, 1, 2), 0, 2)
+    assert used[0] == 40, "nothing was earned before the first decision"
+    assert 0.9 * held["return"] / 4 < used.count(10) <= held["return"] / 4
+    with pytest.raises(SystemExit, match="holds episodes of another planner"):
+        file.rename(tmp_path / "plan_reacher-easy_40x3_holding_10x1.json")
+        run(2, "--holding", "10", "1", "2")
