@@ -9,11 +9,15 @@ import sys
 from pathlib import Path
 
 import gymnasium
-from stable_baselines3 import PPO
-from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.monitor import Monitor
 
 import reverie
+
+try:
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.evaluation import evaluate_policy
+    from stable_baselines3.common.monitor import Monitor
+except ImportError:
+    sys.exit('this example needs Stable-Baselines3: pip install "reverie-rl[baselines]"')
 
 steps = 20_000
 if "--tiny" in sys.argv:

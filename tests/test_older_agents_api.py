@@ -3,6 +3,7 @@
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.utils.env_checker import check_env
 
 import reverie
 from reverie.api import LEARNERS
@@ -54,6 +55,7 @@ def test_its_dream_is_an_environment(learned):
         observation, reward, _, truncated, _ = dreams.step(dreams.action_space.sample())
         assert np.isfinite(observation).all() and np.isfinite(reward).all()
     assert truncated.all() or not truncated.any()
+    check_env(learned.dream_env(horizon=5, starts=2, render_mode="rgb_array"), skip_render_check=True)
     single = learned.dream_env(horizon=3, starts=2, observation="latent")
     assert single.reset(seed=0)[0].shape == (learned.agent.world_model.features,)
 

@@ -207,7 +207,11 @@ class Learner:
             length: steps a sequence.
             sequences: how many.
             seed: of the episodes and of sampling.
+
+        Raises:
+            ConfigError: the agent has neither learned nor been loaded.
         """
+        self._check_trained()
         vectorization = self._settings.get("vectorization", "auto")
         result = evaluate(self.agent, self.source, sequences, seed, record=sequences, vectorization=vectorization)
         return self._open_loop(choose_sequences(result.episodes, length, sequences))
@@ -222,6 +226,7 @@ class Learner:
         horizon: int = 100,
         temperature: float = 1.0,
         most_likely: bool = False,
+        draw_ends: bool | None = None,
         observation: DreamObservation = "decoded",
         starts: int = 64,
         context: int = 1,
@@ -237,6 +242,8 @@ class Learner:
             horizon: steps after which a dreamed episode is truncated.
             temperature: of the latents; above 1 the dream is more random than the model, below 1 less.
             most_likely: take the most likely latents and ends instead of drawing them.
+            draw_ends: draw the ends with the model's probability, or let a dream end where that is above the model's
+                threshold; by default as `most_likely` says, and in World Models as its setting `draw_ends` says.
             observation: `decoded`, as the environment's observations are, or `latent`, features [D + S C].
             starts: number of starting states.
             context: real observations that the model sees before each start.
@@ -246,16 +253,20 @@ class Learner:
         Raises:
             ConfigError: the agent has neither learned nor been loaded, or an option is out of range.
         """
+        self._check_trained()
+        states = self._starts(starts, context, seed)
+        lanes = 1 if num_envs is None else num_envs
+        dream = Dream(self.agent.world_model, states, lanes, temperature, most_likely, draw_ends)
+        kind = DreamEnv if num_envs is None else DreamVectorEnv
+        return kind(dream, self.adapter, horizon=horizon, observation=observation, render_mode=render_mode)
+
+    def _check_trained(self) -> None:
+        """Refuses to dream in a world model that knows nothing."""
         if not self._trained:
             raise ConfigError(
                 "the world model of this agent has not learned yet, so it has nothing to dream: call learn, or load a "
                 "trained agent with reverie.load"
             )
-        states = self._starts(starts, context, seed)
-        lanes = 1 if num_envs is None else num_envs
-        dream = Dream(self.agent.world_model, states, lanes, temperature, most_likely)
-        kind = DreamEnv if num_envs is None else DreamVectorEnv
-        return kind(dream, self.adapter, horizon=horizon, observation=observation, render_mode=render_mode)
 
     def _starts(self, count: int, context: int, seed: int) -> Any:
         """States in which dreams begin, [N, ...]."""
@@ -352,8 +363,17 @@ class WorldModels(Learner):
         return self
 
     def dream_env(self, num_envs: int | None = None, *, context: int = 0, **options: Any) -> DreamEnv | DreamVectorEnv:
-        """See `Learner.dream_env`; `context=0` begins in stored first latents, at most `starts` of them."""
+        """See `Learner.dream_env`; `context=0` begins in stored first latents, at most `starts` of them.
+
+        Latents and ends are those of the dreams in which C evolves.
+        """
+        options.setdefault("draw_ends", self.config.draw_ends)
         return super().dream_env(num_envs, context=context, **options)
+
+    def _check_trained(self) -> None:
+        super()._check_trained()
+        if self.config.random_memory:
+            raise ConfigError("the memory of this agent is random (random_memory), so it has nothing to dream")
 
     def _starts(self, count: int, context: int, seed: int) -> Any:
         return (

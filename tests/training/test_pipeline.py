@@ -15,7 +15,7 @@ from reverie.agents.registry import make_config
 from reverie.agents.world_models import RECIPES, WorldModelsConfig
 from reverie.cli.main import main
 from reverie.envs import EnvironmentSource
-from reverie.errors import ConfigError, RunFolderError
+from reverie.errors import CheckpointError, ConfigError, RunFolderError
 from reverie.spaces import ActionPart, Interface, ObservationPart
 from reverie.tensor_files import read_tensors
 from reverie.training.metrics import read_metrics
@@ -207,6 +207,42 @@ def test_long_episodes_are_cut_and_short_ones_left_out(tmp_path):
         FrameStore(tmp_path / "cut", "image", 2, 1000)
 
 
+def test_encoding_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(learning, "ENCODED_AT_ONCE", 20)
+    model = WorldModelsConfig(latent=3, memory_units=8).build(
+        EnvironmentSource("reverie/CatchPixels-v0").make().interface
+    )
+    store, path = random_store(tmp_path / "frames"), tmp_path / "latents.npy"
+    whole = learning.encode_frames(model.world_model, store, 140, tmp_path / "whole.npy", lambda done: False)
+    assert learning.encode_frames(model.world_model, store, 140, path, lambda done: done == 60) is None
+    assert not path.exists()
+    seen = []
+    again = learning.encode_frames(model.world_model, store, 140, path, lambda done: seen.append(done))
+    assert seen == [80, 100, 120, 140]
+    assert np.array_equal(whole, again) and again.any((0, 2)).all()
+    assert sorted(file.name for file in tmp_path.glob(".*")) == []
+
+
+def test_curiosity_is_part_of_the_fitness_but_not_of_the_returns(tmp_path):
+    options = {**TINY, "evolve_in": "environment", "curiosity": 50.0}
+    config = make_config("world-models", options)
+    settings = world_models.PipelineSettings(vectorization="in-process", num_envs=4)
+    training = world_models.WorldModelsTraining(config, settings, CATCH, tmp_path / "run", visible=False)
+    try:
+        policy = training._controller_policy()
+        candidates = training.search.evolution.ask()
+        returns, fitness = training._try_candidates(0, policy)
+        seeds = [world_models.episode_seed(0, world_models.EVOLVING, r) for r in range(2)]
+        jobs = [Job(seed, parameters) for parameters in candidates for seed in seeds]
+        episodes = list(training._players.play(policy, jobs, longest=1000))
+    finally:
+        training.close()
+    means = np.array([(e.total, e.surprise) for e in episodes]).reshape(4, 2, 2).mean(1)
+    np.testing.assert_allclose(returns, means[:, 0])
+    np.testing.assert_allclose(fitness - returns, 50 * means[:, 1], rtol=1e-4)
+    assert means[:, 1].all()
+
+
 def test_chunks_follow_each_other_and_hold_whole_episodes(tmp_path):
     store = random_store(tmp_path)
     chunks = list(memory_chunks(store.lengths, 2, 15, (0, 0)))
@@ -229,6 +265,8 @@ def test_what_cannot_be_trained(tmp_path, capsys):
     expect_sentence(capsys, main(words(tmp_path / "c", memory_length=500)), "too few", "memory_length")
     expect_sentence(capsys, main(["evaluate", str(tmp_path / "c")]), "train first")
     expect_sentence(capsys, main([*words(tmp_path / "c"), "--curiosity", "1"]), "curiosity", "environment")
+    blind = ["--curiosity", "1", "--evolve-in", "environment", "--controller-reads", "z"]
+    expect_sentence(capsys, main([*words(tmp_path / "c"), *blind]), "curiosity", "controller_reads zh")
     expect_sentence(capsys, main([*words(tmp_path / "d"), "--checkpoint", "3"]), "--checkpoint")
     with pytest.raises(ConfigError, match="memory_length"):
         WorldModelsConfig(memory_length=1)
@@ -246,14 +284,24 @@ def test_the_python_interface(whole, tmp_path, capsys):
     with pytest.raises(ConfigError, match="without its frames"):
         again.learn()
     for context in (0, 2):
-        dream = again.dream_env(context=context, horizon=5)
+        dream = again.dream_env(context=context, horizon=5, render_mode="rgb_array")
         check_env(dream, skip_render_check=True)
+        assert dream.render().dtype == np.uint8 and dream.render().any()
+        assert not dream._translation.dream.draw_ends, "dreams are those in which C evolves"
+    assert again.dream_env(draw_ends=True)._translation.dream.draw_ends
+    dreams = again.dream_env(3, horizon=5, render_mode="rgb_array")
+    observation, _ = dreams.reset(seed=0)
+    assert observation.shape == (3, 64, 64, 3)
+    for _ in range(6):
+        observation, reward, _, truncated, _ = dreams.step(dreams.action_space.sample())
+    assert observation.any() and np.isfinite(reward).all() and len(dreams.render()) == 3
     assert main(["dream", str(whole), "--length", "10", "--sequences", "2"]) == 0
     assert (whole / "videos" / "dream.mp4").stat().st_size > 100
     expect_sentence(capsys, main(["evaluate", str(whole), "--checkpoint", "3"]), "best or latest")
     fresh = reverie.WorldModels("reverie/CatchPixels-v0", run=tmp_path / "run", vectorization="in-process", **TINY)
-    with pytest.raises(ConfigError, match="not learned yet"):
-        fresh.dream_env()
+    for dreaming in (fresh.dream_env, fresh.dream):
+        with pytest.raises(ConfigError, match="not learned yet"):
+            dreaming()
     with pytest.raises(ConfigError, match="in stages"):
         fresh.learn(100)
     fresh.learn(progress=False)
@@ -292,6 +340,10 @@ def test_evolution_in_the_real_environment(tmp_path, capsys, options):
     assert "in the environment" in capsys.readouterr().out
     memory = read_tensors(tmp_path / "run" / "memory.safetensors")
     assert int(memory["updates"]) == (0 if options else 6)
+    if options:
+        assert not (tmp_path / "run" / "videos" / "temperatures.mp4").exists()
+        with pytest.raises(ConfigError, match="random"):
+            reverie.load(tmp_path / "run").dream_env()
     config = json.loads((tmp_path / "run" / "config.json").read_text())["agent_config"]
     collected = config["collect_episodes"] * 19
     for score in json.loads((tmp_path / "run" / "scores.json").read_text()):
@@ -311,7 +363,7 @@ def test_a_disk_without_space_ends_with_a_sentence(tmp_path, monkeypatch, capsys
     assert main(words(tmp_path / "run")) == 0
 
 
-def test_iterations_go_on_with_all_frames(tmp_path, monkeypatch):
+def test_iterations_go_on_with_all_frames(tmp_path, monkeypatch, capsys):
     options = {"iterations": 2, "generations": 2, "memory_updates": 3, "collect_episodes": 5}
     whole = tmp_path / "whole"
     assert main([*words(whole, **options), "--action-head"]) == 0
@@ -336,6 +388,7 @@ def test_iterations_go_on_with_all_frames(tmp_path, monkeypatch):
     monkeypatch.setattr(learning.Training, "step", interrupted)
     run = tmp_path / "run"
     assert main([*words(run, **options), "--action-head"]) == 130
+    expect_sentence(capsys, main(["evaluate", str(run)]), "in its iteration 2")
     assert main([*words(run, **options), "--action-head"]) == 0
     for name in ("vision", "memory", "controller"):
         first, second = (read_tensors(folder / f"{name}.safetensors") for folder in (whole, run))
@@ -380,7 +433,10 @@ def test_a_later_iteration_may_be_short_and_reused_as_a_whole(tmp_path, capsys):
     expect_sentence(capsys, main(wrong), "memory_units is 8 there and 9 here", "as a whole")
     expect_sentence(capsys, main([*words(tmp_path / "one", collect_episodes=5), *reuse]), "iterations is 2 there")
     assert not (tmp_path / "wrong" / "config.json").exists()
-    (run / "latents_1.npy").rename(run / "latents.npy")
+    (run / "latents_1.npy").rename(run / "elsewhere")
+    with pytest.raises(CheckpointError, match="no latents yet"):
+        reverie.load(run)
+    (run / "elsewhere").rename(run / "latents.npy")
     expect_sentence(capsys, main([*words(tmp_path / "early", **options), *reuse]), "not learned all of M")
 
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from dataclasses import replace
 
 import gymnasium
@@ -14,6 +15,7 @@ from reverie.envs import EnvironmentSource, make
 from reverie.errors import EnvironmentProblem
 from reverie.models.vision_memory import MemoryState
 from reverie.spaces import ActionPart
+from reverie.training.pipeline import players
 from reverie.training.pipeline.players import ControllerPolicy, Job, Players, RandomPolicy
 
 CATCH = EnvironmentSource("reverie/CatchPixels-v0")
@@ -124,12 +126,28 @@ def test_surprise_is_the_loss_of_m(agent):
 
 
 def test_a_controller_without_memory_leaves_m_out(agent):
-    model = replace(CONFIG, controller_reads="z").build(make("reverie/CatchPixels-v0").interface).world_model
-    state = model.begin(torch.zeros(2, 3))
-    assert not model.remember(state, torch.eye(3)[:2], torch.ones(2, 3)).hidden.any()
-    assert agent.world_model.remember(
-        agent.world_model.begin(torch.zeros(2, 3)), torch.eye(3)[:2], torch.ones(2, 3)
-    ).hidden.any()
+    alone = replace(CONFIG, controller_reads="z", curiosity=0.0)
+    for config, remembers in ((CONFIG, True), (alone, False)):
+        blind = config.build(make("reverie/CatchPixels-v0").interface)
+        policy = ControllerPolicy(config, blind)
+        policy.begin([Job(0, np.ones(blind.controller.count))])
+        for _ in range(2):
+            policy.act({"image": np.zeros((1, 64, 64, 3), np.uint8)})
+        assert bool(policy.state.hidden.any()) == remembers
+
+
+def test_few_batches_are_played_ahead(agent, monkeypatch):
+    played, real = [], players._Process.play
+    monkeypatch.setattr(players._Process, "play", lambda self, *words: played.append(1) or real(self, *words))
+    pool = Players(CATCH, 1, 2)
+    try:
+        episodes = pool.play(ControllerPolicy(CONFIG, agent), controllers(agent, 20), longest=4)
+        assert next(episodes).length == 3
+        time.sleep(0.5)
+        assert len(played) <= 1 + players.BATCHES_AHEAD
+        assert len(list(episodes)) == 19 and len(played) == 10
+    finally:
+        pool.close()
 
 
 class Breaks(gymnasium.Env):
@@ -151,8 +169,8 @@ class Breaks(gymnasium.Env):
 
 @pytest.mark.parametrize("processes", [0, 1])
 def test_what_an_environment_raises_is_raised_here(processes):
-    players = Players(EnvironmentSource(Breaks), processes, 2)
+    pool = Players(EnvironmentSource(Breaks), processes, 2)
     policy = RandomPolicy((ActionPart("action", "discrete", 1, (2,)),), 3, "held")
     with pytest.raises(EnvironmentProblem, match="the wheel came off"):
-        list(players.play(policy, [Job(0), Job(1), Job(2)], longest=9))
-    players.close()
+        list(pool.play(policy, [Job(0), Job(1), Job(2)], longest=9))
+    pool.close()

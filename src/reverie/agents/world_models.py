@@ -163,6 +163,8 @@ class WorldModelsConfig:
                 raise ConfigError(f"{name} must be greater than zero, got {value}")
         if self.curiosity and self.evolve_in == "dream":
             raise ConfigError("nothing in a dream surprises M; give evolve_in environment with curiosity")
+        if self.curiosity and self.controller_reads == "z":
+            raise ConfigError("curiosity needs M's state, which this controller leaves out; give controller_reads zh")
         if self.random_memory and self.evolve_in == "dream":
             raise ConfigError("a random memory has nothing to dream; give evolve_in environment with random_memory")
         if self.memory_length < 2 or self.population < 4:

@@ -174,5 +174,6 @@ def _train_in_stages(environment: EnvironmentOptions, settings: Any, config: Any
     print(f"run folder        {path}{os.sep}")
     print(f"returns           {path / CURVE_FILE}")
     print(f"what V sees       {path / 'videos' / 'reconstruction.png'}")
-    print(f"dream video       {path / 'videos' / 'temperatures.mp4'}")
+    if not config.random_memory:
+        print(f"dream video       {path / 'videos' / 'temperatures.mp4'}")
     return 0

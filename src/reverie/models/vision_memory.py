@@ -95,18 +95,15 @@ class VisionMemory(nn.Module):
         return MemoryState(latent, state.hidden, state.cell, torch.ones_like(latent[:, 0], dtype=torch.bool))
 
     def remember(self, state: MemoryState, action: Tensor, latent: Tensor) -> MemoryState:
-        """The state at the next frame of a real episode; M is left out where the controller does not read it.
+        """The state at the next frame of a real episode.
 
         Args:
             state: [N, ...].
             action: that was taken in it, [N, A].
             latent: of the next frame, [N, Z].
         """
-        following = torch.zeros_like(state.opens)
-        if self.reads == "z":
-            return MemoryState(latent, state.hidden, state.cell, following)
         memory = self.memory.advance(self._memory(state), state.latent, action, state.opens)
-        return MemoryState(latent, memory.hidden, memory.cell, following)
+        return MemoryState(latent, memory.hidden, memory.cell, torch.zeros_like(state.opens))
 
     def surprise(self, state: MemoryState, action: Tensor, latent: Tensor) -> Tensor:
         """M's loss on the latents that followed: negative log-density in nats, mean over dimensions.

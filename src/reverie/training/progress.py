@@ -11,6 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 QUIET_SECONDS = 30.0
 """Seconds between two lines where no terminal can show a live bar."""
+SPEED_SECONDS = 3600.0
+"""Seconds over which the speed is measured that tells the time left; steps of a minute must fit in several times."""
 
 
 class Display:
@@ -38,7 +40,9 @@ class Display:
             TimeRemainingColumn(),
             console=self.console,
             disable=not self._live,
+            speed_estimate_period=SPEED_SECONDS,
         )
+        self._begun: tuple[float, int] | None = None
         self._task = self._progress.add_task(title, total=total, note="starting")
 
     def __enter__(self) -> Display:
@@ -51,9 +55,20 @@ class Display:
     def update(self, done: int, note: str) -> None:
         """Shows how far the run is."""
         self._progress.update(self._task, completed=done, note=note)
-        if self.visible and not self._live and time.monotonic() - self._last_line > QUIET_SECONDS:
-            self._last_line = time.monotonic()
-            self.say(f"{self.title}: {done:,} of {self.total:,} {self.unit} · {note}")
+        now = time.monotonic()
+        self._begun = self._begun or (now, done)
+        if self.visible and not self._live and now - self._last_line > QUIET_SECONDS:
+            self._last_line = now
+            self.say(f"{self.title}: {done:,} of {self.total:,} {self.unit} · {note}{self._time_left(now, done)}")
+
+    def _time_left(self, now: float, done: int) -> str:
+        """How long the rest takes at the speed so far, for a line of text."""
+        assert self._begun is not None
+        begun, first = self._begun
+        if done <= first or done >= self.total:
+            return ""
+        minutes = (now - begun) / (done - first) * (self.total - done) / 60
+        return f" · about {minutes:,.0f} min left" if minutes >= 1 else " · less than a minute left"
 
     def say(self, text: str) -> None:
         """Prints a line above the bar."""

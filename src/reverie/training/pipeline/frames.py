@@ -17,6 +17,8 @@ from reverie.training.pipeline.players import Job, Players, Policy
 PROGRESS = "progress.json"
 SPARE_BYTES = 100_000_000
 """Free space that is left for the other stages. (Writing to a map where none is left would kill the process.)"""
+MOST_TOO_SHORT = 500
+"""Episodes in turn that may be too short to be stored."""
 ROUND, COMMIT_EVERY = 200, 20
 """Episodes that are handed out at once, and those after which they are counted as stored."""
 
@@ -137,8 +139,9 @@ def collect(
         stop: asked often; the episodes that are being played are given up if it says true.
 
     Raises:
-        RunFolderError: hundreds of episodes were tried and none was long enough, or there is no space left.
+        RunFolderError: hundreds of episodes in turn were too short, or there is no space left.
     """
+    stored_at = store.tried
     while len(store.lengths) < episodes and not stop():
         jobs = [job(store.tried + k) for k in range(min(ROUND, episodes - len(store.lengths)))]
         for episode in players.play(policy, jobs, longest=longest, record=True, stop=stop):
@@ -147,9 +150,13 @@ def collect(
             assert episode.rows is not None
             if episode.length + 1 >= shortest:
                 store.append(episode.rows)
+                stored_at = store.tried
             if store.tried % COMMIT_EVERY == 0:
                 store.commit()
             progress(len(store.lengths))
         store.commit()
-        if store.tried >= 500 and not store.lengths:
-            raise RunFolderError(f"none of {store.tried} episodes had {shortest} steps; lower --shortest-episode")
+        if store.tried - stored_at >= MOST_TOO_SHORT:
+            raise RunFolderError(
+                f"none of the last {store.tried - stored_at} episodes had {shortest} observations; lower "
+                f"--shortest-episode in another --run"
+            )

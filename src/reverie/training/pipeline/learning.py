@@ -19,8 +19,11 @@ from reverie.models.vision_memory import VisionMemory
 from reverie.nn.mdn_rnn import MixtureRNN, MixtureState
 from reverie.nn.vae import ConvVAE
 from reverie.tensor_files import read_tensors, save_tensors
+from reverie.training.files import read_json, write_json
 from reverie.training.pipeline.frames import FrameStore
 
+ENCODED_AT_ONCE = 256
+"""Frames that V encodes at once."""
 LOGGED_POINTS = 200
 """Points of a loss curve that are kept, at most, and the last."""
 
@@ -186,8 +189,9 @@ def encode_frames(
         model: its V encodes.
         store: frames.
         rows: how many of them.
-        path: file that is written when complete; read if it is there.
-        done: called with the number of frames encoded; true gives up.
+        path: file that is written when complete; read if it is there. Until then `.NAME.partial` has the first rows,
+            and `.NAME.rows` how many.
+        done: called with the number of frames encoded; true stops, to go on from there the next time.
         precision: in which V sees.
         known: latents of the first rows [2, K, Z], where V has not changed since.
 
@@ -195,23 +199,31 @@ def encode_frames(
         The memory map, or None if `done` gave up.
     """
     if not path.exists():
-        partial = path.with_name(f".{path.name}.partial")
-        array = np.lib.format.open_memmap(partial, "w+", np.float16, (2, rows, model.vision.latent))
+        partial, counted = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.rows")
         device = next(model.parameters()).device
-        start = 0 if known is None else known.shape[1]
-        if known is not None:
-            array[:, :start] = known
-        for begin in range(start, rows, 256):
-            part = slice(begin, min(begin + 256, rows))
+        if counted.exists():
+            array, start = np.lib.format.open_memmap(partial, "r+"), read_json(counted)["rows"]
+        else:
+            array = np.lib.format.open_memmap(partial, "w+", np.float16, (2, rows, model.vision.latent))
+            start = 0 if known is None else known.shape[1]
+            if known is not None:
+                array[:, :start] = known
+        for begin in range(start, rows, ENCODED_AT_ONCE):
+            part = slice(begin, min(begin + ENCODED_AT_ONCE, rows))
             image = torch.from_numpy(store.arrays[store.name][part]).to(device).float() / 255
             with torch.autocast(device.type, precision, enabled=precision != torch.float32):
                 described = model.vision.encode(image)
             for number, value in enumerate(described):
                 array[number, part] = value.cpu().numpy()
-            if done(part.stop):
+            stop = done(part.stop)
+            if stop or (part.stop - start) % (100 * ENCODED_AT_ONCE) == 0:
+                array.flush()
+                write_json(counted, {"rows": part.stop})
+            if stop:
                 return None
         array.flush()
         os.replace(partial, path)
+        counted.unlink(missing_ok=True)
     return np.load(path, mmap_mode="r")
 
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from reverie.agents.registry import make_config
-from reverie.agents.world_models import WorldModelsAgent
+from reverie.agents.world_models import WorldModelsAgent, WorldModelsConfig
 from reverie.errors import CheckpointError
 from reverie.spaces import Interface
 from reverie.tensor_files import read_tensors
@@ -36,25 +36,51 @@ def load_run(path: Path, device: torch.device, checkpoint: str) -> tuple[WorldMo
         checkpoint: `best`, the controller with the highest real evaluation (the newest if there is none), or `latest`.
 
     Raises:
-        CheckpointError: the run has no controller yet, or a file is damaged.
+        CheckpointError: the run has no controller yet, or none for the V and M of its present iteration, or a file is
+            damaged.
     """
     description = read_json(path / CONFIG_FILE)
     if checkpoint not in ("best", "latest"):
         raise CheckpointError(f"{path} has no checkpoint {checkpoint!r}; ask for best or latest")
     latents = sorted(path.glob("latents*.npy"))
     for name in (VISION_FILE, MEMORY_FILE, CONTROLLER_FILE):
-        if not (path / name).exists() or not latents:
+        if not (path / name).exists():
             raise CheckpointError(f"{path} has no {name} yet: train first")
+    if not latents:
+        raise CheckpointError(f"{path} has no latents yet, in which dreams begin: let it encode its frames first")
     config = make_config(description["agent"], description["agent_config"])
     agent: WorldModelsAgent = config.build(Interface.from_json(description["interface"])).to(device)
-    for name, module in ((VISION_FILE, agent.world_model.vision), (MEMORY_FILE, agent.world_model.memory)):
-        Training(path / name, module, 1.0, 1)
-    _, arrays = read_search(path / CONTROLLER_FILE)
+    search, arrays = read_search(path / CONTROLLER_FILE)
+    lengths, iteration = read_json(path / "frames" / PROGRESS)["lengths"], search.get("search", 0)
+    for name, module, most in (
+        (VISION_FILE, agent.world_model.vision, vision_updates(config, lengths, iteration)),
+        (MEMORY_FILE, agent.world_model.memory, memory_updates(config, iteration)),
+    ):
+        if Training(path / name, module, 1.0, 1).updates > most:
+            raise CheckpointError(
+                f"{path} is learning in its iteration {iteration + 2}, and its controller is still that of the one "
+                f"before; let it go on until it has evolved a new one"
+            )
     means = [arrays["mean"], arrays.get("best_mean", arrays["mean"])]
     agent.parameters_of_controller.copy_(torch.from_numpy(means[checkpoint == "best"]))
-    lengths = read_json(path / "frames" / PROGRESS)["lengths"]
     agent.first_latents.copy_(first_latents(np.load(latents[-1], mmap_mode="r"), lengths, agent.first_latents.shape[1]))
     return agent.eval(), description
+
+
+def rows_of(config: WorldModelsConfig, lengths: Sequence[int], iteration: int) -> int:
+    """Rows of the episodes that were collected up to and including an iteration; `lengths` are those of all."""
+    return sum(lengths[: config.episodes(iteration)])
+
+
+def vision_updates(config: WorldModelsConfig, lengths: Sequence[int], iteration: int) -> int:
+    """Updates of V at the end of an iteration: some passes over all frames in each where V learns."""
+    learning = range(min(iteration, 0) + 1 if config.keep_vision else iteration + 1)
+    return config.vision_epochs * sum(max(1, rows_of(config, lengths, i) // config.vision_batch) for i in learning)
+
+
+def memory_updates(config: WorldModelsConfig, iteration: int) -> int:
+    """Updates of M at the end of an iteration."""
+    return 0 if config.random_memory else (iteration + 1) * config.memory_updates
 
 
 def first_latents(encoded: NDArray[np.float16], lengths: Sequence[int], count: int) -> torch.Tensor:

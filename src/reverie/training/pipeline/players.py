@@ -6,7 +6,9 @@ the others at every step. That is several times faster than stepping one pool fr
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import itertools
 import os
 import queue
 import signal
@@ -30,6 +32,8 @@ from reverie.spaces import ActionPart, Interface
 
 MOST_DEATHS = 5
 """Deaths of a process, without an answer in between, after which the run ends."""
+BATCHES_AHEAD = 2
+"""Batches of episodes that are handed out ahead for each process."""
 LOOK_SECONDS = 0.2
 """How often to look whether the user wants to stop."""
 
@@ -176,7 +180,7 @@ class ControllerPolicy:
             mean, log_variance = model.vision.encode(image)
         noise = np.stack([generator.standard_normal(mean.shape[1], np.float32) for generator in self.random])
         latent = mean + torch.exp(0.5 * log_variance) * torch.from_numpy(noise)
-        if self.state is None:
+        if self.state is None or self.config.controller_reads == "z":  # M is left out where C does not read it
             self.state = model.begin(latent)
         else:
             if self.config.curiosity:
@@ -423,15 +427,20 @@ class Players:
             finally:
                 free.put(process)
 
+        coming = iter(batches)
         with ThreadPoolExecutor(len(self._processes)) as threads:
-            waiting = [threads.submit(play, batch) for batch in batches]
+            # Few are handed out ahead, since finished ones wait in memory with all their frames.
+            ahead = itertools.islice(coming, BATCHES_AHEAD * len(self._processes))
+            waiting = collections.deque(threads.submit(play, batch) for batch in ahead)
             try:
-                for future in waiting:
+                while waiting:
+                    future = waiting[0]
                     while not future.done() and not stop():
                         wait([future], LOOK_SECONDS)
                     if stop():
                         return
-                    yield future.result()
+                    waiting.extend(threads.submit(play, batch) for batch in itertools.islice(coming, 1))
+                    yield waiting.popleft().result()
             finally:
                 gave_up.set()
                 if not all(future.done() for future in waiting):

@@ -36,7 +36,10 @@ from reverie.training.pipeline.loading import (
     VISION_FILE,
     first_latents,
     log_step,
+    memory_updates,
     open_log,
+    rows_of,
+    vision_updates,
 )
 from reverie.training.pipeline.pictures import (
     TEMPERATURES,
@@ -215,20 +218,11 @@ class WorldModelsTraining:
         self.writer.write(counters, metrics, log_step({**counters, **metrics}))
         self.writer.flush()
 
-    def _rows(self, iteration: int) -> int:
-        """Rows that were collected up to and including an iteration."""
-        return sum(self.store.lengths[: self.config.episodes(iteration)])
-
     def _vision_updates(self, iteration: int) -> int:
-        """Updates of V at the end of an iteration: some passes over all frames in each where V learns."""
-        config = self.config
-        learning = range(min(iteration, 0) + 1 if config.keep_vision else iteration + 1)
-        passes = [max(1, self._rows(i) // config.vision_batch) for i in learning]
-        return config.vision_epochs * sum(passes)
+        return vision_updates(self.config, self.store.lengths, iteration)
 
     def _memory_updates(self, iteration: int) -> int:
-        """Updates of M at the end of an iteration."""
-        return 0 if self.config.random_memory else (iteration + 1) * self.config.memory_updates
+        return memory_updates(self.config, iteration)
 
     @property
     def updates(self) -> int:
@@ -265,7 +259,7 @@ class WorldModelsTraining:
                 store,
                 wanted,
                 config.collect_steps,
-                config.shortest_episode,
+                1 if iteration else config.shortest_episode,
                 lambda number: Job(episode_seed(settings.seed, COLLECTING, number), parameters),
                 lambda episodes: display.update(episodes, f"{store.rows:,} frames"),
                 lambda: self._stop,
@@ -300,7 +294,7 @@ class WorldModelsTraining:
             with self._stage("learning to see (V)", total, "updates") as display:
                 done = self._after_update(training, display, self._memory_updates(iteration - 1))
                 begun = self._vision_updates(iteration - 1)
-                rows, seed = self._rows(iteration), self.settings.seed
+                rows, seed = rows_of(self.config, self.store.lengths, iteration), self.settings.seed
                 train_vision(training, self.store, rows, begun, config.vision_batch, seed, self.device, done)
 
     def _encode(self, iteration: int) -> None:
@@ -311,7 +305,7 @@ class WorldModelsTraining:
         )
         if any(file.exists() for file in later):
             return
-        rows = self._rows(iteration)
+        rows = rows_of(self.config, self.store.lengths, iteration)
         known = np.load(before, mmap_mode="r") if iteration and self.config.keep_vision and before.exists() else None
         with self._stage("encoding frames", rows, "frames") as display:
 
@@ -421,9 +415,10 @@ class WorldModelsTraining:
         videos = self.path / "videos"
         videos.mkdir(exist_ok=True)
         reconstruction_grid(self.model, self.store, videos / "reconstruction.png")
-        dreams = [self.dream(temperature, (self.settings.seed, 4)) for temperature in TEMPERATURES]
         self.agent.parameters_of_controller.copy_(torch.from_numpy(self.search.evolution.mean))
-        dream_video(self.agent, dreams, videos / "temperatures.mp4")
+        if not self.config.random_memory:
+            dreams = [self.dream(temperature, (self.settings.seed, 4)) for temperature in TEMPERATURES]
+            dream_video(self.agent, dreams, videos / "temperatures.mp4")
         assert self.encoded is not None
         slider_sheet(self.model, self.encoded, videos / "sliders.png")
         if self.source.kind != "object":
