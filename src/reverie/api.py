@@ -21,7 +21,8 @@ import numpy as np
 import torch
 
 from reverie.agents.imagination_agent import PolicyState
-from reverie.agents.registry import config_class, make_config
+from reverie.agents.registry import action_repeat as paper_repeat
+from reverie.agents.registry import config_class, make_config, recipe
 from reverie.dream.dream import Dream, collect_starts
 from reverie.dream.dream_env import DreamEnv, DreamObservation, DreamVectorEnv
 from reverie.dream.open_loop import OpenLoop, choose_sequences, predict_open_loop, remember_open_loop
@@ -48,7 +49,8 @@ class Learner:
         device: auto, cpu, cuda or cuda:N.
         pixels: observe rendered frames instead of the environment's observations.
         image_size: resize images to this side, or (height, width).
-        action_repeat: environment frames an action.
+        action_repeat: environment frames an action; by default as in the agent's paper for its tasks, given by their
+            id, and 1 for all others.
         time_limit: truncate episodes after this many frames.
         preset: `paper`, `quick` for small tasks on a CPU, or another of `PRESETS` in the agent's file.
         settings: fields of `TrainSettings` and of the agent's configuration, e.g. `size="12m"`, `num_envs=8`.
@@ -70,19 +72,21 @@ class Learner:
         device: str = "auto",
         pixels: bool = False,
         image_size: int | tuple[int, int] | None = None,
-        action_repeat: int = 1,
+        action_repeat: int | None = None,
         time_limit: int | None = None,
         preset: str = "paper",
         **settings: Any,
     ) -> None:
         if isinstance(environment, EnvironmentSource):
-            if pixels or image_size is not None or action_repeat != 1 or time_limit is not None:
+            if pixels or image_size is not None or action_repeat not in (None, 1) or time_limit is not None:
                 raise ConfigError(
                     "got an EnvironmentSource and wrapper settings beside it; give pixels, image_size, action_repeat "
                     "and time_limit to the EnvironmentSource"
                 )
             self.source = environment
         else:
+            if action_repeat is None:
+                action_repeat = paper_repeat(self.agent_name, environment) if isinstance(environment, str) else 1
             self.source = EnvironmentSource(environment, pixels, image_size, action_repeat, time_limit)
         own = {field.name for field in fields(self.settings_class)}
         self._settings = {key: value for key, value in settings.items() if key in own}
@@ -319,12 +323,18 @@ class DreamerV3In2023(Learner):
 class WorldModels(Learner):
     """World Models (2018), which learns in stages. Settings: `reverie.agents.world_models.WorldModelsConfig`.
 
+    The tasks of its paper, `CarRacing-v3` and `VizdoomTakeCover-v1`, bring their environment and their preset.
     `evaluate`, `predict`, `dream` and `dream_env` are those of `Learner`. Dreams with `context=0`, the default here,
     begin in the first latents that the agent has stored instead of in fresh real episodes.
     """
 
     agent_name = "world-models"
     settings_class = PipelineSettings
+
+    def __init__(self, environment: Environment, *, preset: str | None = None, **options: Any) -> None:
+        if isinstance(environment, str):
+            environment, preset = recipe(self.agent_name, environment, preset)
+        super().__init__(environment, preset=preset or "paper", **options)
 
     def learn(self, steps: int | None = None, *, progress: bool = True) -> WorldModels:
         """Runs all stages, going on where the run folder is.

@@ -22,6 +22,9 @@ from reverie.nn.policies import TanhNormal
 from reverie.optim.grouped_adam import GroupedAdam
 from reverie.spaces import Interface
 
+ACTION_REPEATS = {"dmc/": 2}
+"""Environment frames an action in the DeepMind Control Suite (released code)."""
+
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
     "tf1": {"cell": "classic", "image_bits": 8, "kl_clip": "step", "adam_epsilon": 1e-4, "continue_scale": 1.0},

@@ -38,6 +38,9 @@ CONTROL: dict[str, Any] = {
 }
 """What both codes have for the DeepMind Control suite."""
 
+ACTION_REPEATS = {"dmc/": 2}
+"""Environment frames an action in the DeepMind Control Suite (released code)."""
+
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
     "atari": {"batch_size": 16, "replay_ratio": 50.0, "discount": 0.999, "continue_scale": 5.0, "first_updates": 1},

@@ -21,6 +21,16 @@ from reverie.nn.layers import GLOROT
 from reverie.optim.grouped_adam import AdamGroup, GroupedAdam
 from reverie.spaces import Interface
 
+ACTION_REPEATS = {
+    "dmc/cartpole-": 8,
+    "dmc/reacher-": 4,
+    "dmc/cheetah-": 4,
+    "dmc/ball_in_cup-": 4,
+    "dmc/finger-": 2,
+    "dmc/walker-": 2,
+}
+"""Environment frames an action in the paper's six tasks (released code) and their siblings."""
+
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
     "paper-text": {"reward_layers": 2, "reward_units": 200, "reward_scale": 1.0},

@@ -66,9 +66,24 @@ def presets(name: str) -> dict[str, dict[str, Any]]:
     return importlib.import_module(config_class(name).__module__).PRESETS
 
 
-def recipes(name: str) -> dict[str, tuple[str, str]]:
-    """Environments of the agent's paper: name -> the environment as the paper saw it, and the preset for it."""
-    return getattr(importlib.import_module(config_class(name).__module__), "RECIPES", {})
+def recipe(name: str, environment: str, preset: str | None) -> tuple[str, str]:
+    """The environment as the agent's paper saw it, and the preset.
+
+    Args:
+        name: of the agent.
+        environment: id; the tasks of the paper go by several names.
+        preset: that was asked for; with None a task of the paper brings its own. A preset for other tasks leaves the
+            environment as it is.
+    """
+    known = getattr(importlib.import_module(config_class(name).__module__), "RECIPES", {})
+    seen, own = known.get(environment, (environment, "paper"))
+    return (seen if preset is None or preset.startswith(own) else environment), preset or own
+
+
+def action_repeat(name: str, environment: str) -> int:
+    """Environment frames an action in the agent's paper for one of its tasks, 1 for all others."""
+    known = getattr(importlib.import_module(config_class(name).__module__), "ACTION_REPEATS", {})
+    return next((count for start, count in known.items() if environment.startswith(start)), 1)
 
 
 def preset_values(name: str, preset: str) -> dict[str, Any]:

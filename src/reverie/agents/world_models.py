@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from reverie.agents.world_models_presets import PRESETS, RECIPES
 from reverie.behaviors.controllers import Controller, HiddenController, LinearController, flat_actions
 from reverie.errors import ConfigError
 from reverie.models.vision_memory import MemoryState, VisionMemory
@@ -19,57 +20,9 @@ from reverie.nn.vae import IMAGE, ConvVAE
 from reverie.spaces import Interface
 from reverie.tensor_files import load_tensors
 
+__all__ = ["PRESETS", "RECIPES", "WorldModelsAgent", "WorldModelsConfig"]
 MOST_STARTS = 1000
 """Episodes whose first frames begin dreams (released code of World Models)."""
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "paper": {},
-    "take-cover": {
-        "living_reward": 1.0,
-        "controller_reads": "zch",
-        "controller_bias": False,
-        "shortest_episode": 101,
-    },
-    "car-racing": {
-        "latent": 32,
-        "memory_units": 256,
-        "living_reward": 0.0,
-        "end_head": False,
-        "collect_steps": 1000,
-        "collect_policy": "wandering",
-        "memory_updates": 4000,
-        "memory_length": 999,
-        "evolve_in": "environment",
-    },
-    "quick": {
-        "latent": 16,
-        "memory_units": 128,
-        "collect_episodes": 400,
-        "vision_epochs": 6,
-        "vision_batch": 32,
-        "vision_learning_rate": 5e-4,
-        "memory_updates": 1500,
-        "memory_batch": 16,
-        "memory_length": 50,
-        "population": 32,
-        "rollouts": 8,
-        "generations": 40,
-        "dream_horizon": 100,
-        "evaluate_every": 10,
-        "evaluation_episodes": 50,
-    },
-}
-"""`take-cover` and `car-racing` are the paper's agents in every number; `quick` is ours: small tasks with simple
-pictures on a CPU."""
-
-RECIPES = {
-    "reverie/TakeCover-v0": ("reverie/TakeCover-v0", "take-cover"),
-    "VizdoomTakeCover-v1": ("reverie/TakeCover-v0", "take-cover"),
-    "reverie/WorldModelsCarRacing-v0": ("reverie/WorldModelsCarRacing-v0", "car-racing"),
-    "CarRacing-v3": ("reverie/WorldModelsCarRacing-v0", "car-racing"),
-    "reverie/CarRacing-v0": ("reverie/WorldModelsCarRacing-v0", "car-racing"),
-}
-"""The paper's two tasks by the names that people know them by: the environment as the paper saw it, and the preset."""
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ class EnvironmentOptions:
     """Observe rendered frames instead of the environment's observations."""
     image_size: int | None = None
     """Resize images to this side, in pixels."""
-    action_repeat: int = 1
-    """Environment frames an action."""
+    action_repeat: int | None = None
+    """Environment frames an action; by default as in the agent's paper for its tasks, and 1 for all others."""
     time_limit: int | None = None
     """Truncate episodes after this many frames."""
     run: Path | None = None
@@ -49,9 +49,7 @@ def main(arguments: Sequence[str]) -> int:
         raise ConfigError(f"train needs an agent first: reverie train {next(iter(AGENTS))} --env CartPole-v1")
     agent = arguments[0]
     cls = config_class(agent)
-    preset, words = _take_option("--preset", arguments[1:])
-    if preset is None:
-        preset, words = _recipe(agent, words)
+    preset, words = _recipe(agent, arguments[1:])
     defaults = cls(**preset_values(agent, preset))
     if agent in PIPELINES:
         from reverie.training.pipeline.world_models import PipelineSettings
@@ -83,16 +81,22 @@ def _take_option(name: str, arguments: Sequence[str]) -> tuple[str | None, list[
     return None, words
 
 
-def _recipe(agent: str, words: list[str]) -> tuple[str, list[str]]:
-    """The preset where none was asked for, and the words; the tasks of an agent's paper bring their own."""
-    from reverie.agents.registry import recipes
+def _recipe(agent: str, arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """The preset and the other words; the tasks of an agent's paper bring environment, preset and action repeat."""
+    from reverie.agents.registry import action_repeat, recipe
 
+    asked, words = _take_option("--preset", arguments)
     environment, others = _take_option("--env", words)
-    recipe = recipes(agent).get(environment or "")
-    if recipe is None:
-        return "paper", words
-    print(f"recipe            {environment} as in the paper: --env {recipe[0]} --preset {recipe[1]}")
-    return recipe[1], ["--env", recipe[0], *others]
+    if environment is None:
+        return asked or "paper", words
+    seen, preset = recipe(agent, environment, asked)
+    if seen != environment or preset != (asked or "paper"):
+        print(f"recipe            {environment} as in the paper: --env {seen} --preset {preset}")
+    repeat = action_repeat(agent, seen)
+    if repeat != 1 and not any(word.partition("=")[0] == "--action-repeat" for word in others):
+        print(f"action repeat     {repeat} as in the paper; --action-repeat 1 for none")
+        others = [*others, "--action-repeat", str(repeat)]
+    return preset, ["--env", seen, *others]
 
 
 def _options(config: type[Any], defaults: Any, settings: type[Any]) -> type[Any]:
@@ -144,7 +148,7 @@ def _source(environment: EnvironmentOptions) -> Any:
         environment.env,
         environment.pixels,
         environment.image_size,
-        environment.action_repeat,
+        1 if environment.action_repeat is None else environment.action_repeat,
         environment.time_limit,
     )
 
