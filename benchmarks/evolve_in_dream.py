@@ -30,7 +30,7 @@ def main() -> None:
     agent, parts = learner.agent, learner.interface.actions
     starts = collect_starts(agent, learner.source, count=256, context=1, seed=seed)
     dream = Dream(agent.world_model, starts, 1, temperature, most_likely)
-    controller = LinearController(agent.world_model.rssm.features, learner.interface.action_width)
+    controller = LinearController(agent.world_model.features, learner.interface.action_width)
     evolution = Evolution(controller.count, POPULATION, seed=seed)
     scores, seconds = [], 0.0
     for _ in range(ROUNDS):

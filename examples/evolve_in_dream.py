@@ -30,7 +30,7 @@ else:
 learner = reverie.load(folder)
 agent, parts = learner.agent, learner.interface.actions
 dream = Dream(agent.world_model, collect_starts(agent, learner.source, count=256, context=1, seed=0), lanes=1)
-controller = LinearController(agent.world_model.rssm.features, learner.interface.action_width)
+controller = LinearController(agent.world_model.features, learner.interface.action_width)
 evolution = Evolution(controller.count, population=32)
 for generation in evolve(dream, controller, evolution, parts, generations, rollouts=8, horizon=200):
     print(f"generation {generation.number:>3}   dreamed return: best {generation.best:.1f}, mean {generation.mean:.1f}")

@@ -120,7 +120,7 @@ class DreamerV1Config:
     free_nats: float = 3.0
     """Least KL divergence that is worth lowering, nats (appendix A)."""
     kl_clip: Literal["batch", "step"] = "batch"
-    """Whether that bound holds for the mean over a batch (TF2 code) or for every step (TF1 code)."""
+    """Whether that bound holds for the mean over a batch or for every step (TF2 code: batch; TF1 code: step)."""
     reward_transform: Literal["none", "tanh"] = "none"
     """What is learned of rewards (appendix A: tanh for discrete actions)."""
     representation: Literal["reconstruction", "contrastive", "reward"] = "reconstruction"
