@@ -357,10 +357,13 @@ def test_a_random_memory_cannot_dream():
 
 
 def test_a_disk_without_space_ends_with_a_sentence(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(frames, "SPARE_BYTES", 10**18)
+    monkeypatch.setattr(frames.FrameStore, "row_bytes", 10**12)
     expect_sentence(capsys, main(words(tmp_path / "run")), "MB left", "repeat the command")
+    assert main([word for word in words(tmp_path / "run") if word != "--quiet"]) == 2
+    assert "if no episode ends early" in " ".join(capsys.readouterr().err.split())
     monkeypatch.undo()
-    assert main(words(tmp_path / "run")) == 0
+    assert main([word for word in words(tmp_path / "run") if word != "--quiet"]) == 0
+    assert "if no episode ends early" not in " ".join(capsys.readouterr().err.split())
 
 
 def test_iterations_go_on_with_all_frames(tmp_path, monkeypatch, capsys):

@@ -74,6 +74,11 @@ class FrameStore:
         """Number of the first row of every episode."""
         return np.concatenate([[0], np.cumsum(self.lengths)[:-1]]).astype(np.int64)
 
+    @property
+    def row_bytes(self) -> int:
+        """Disk space of one row."""
+        return sum(array.nbytes // len(array) for array in self.arrays.values())
+
     def append(self, episode: Mapping[str, NDArray[Any]]) -> None:
         """Writes the rows of one episode, [T, ...] each.
 
@@ -81,7 +86,7 @@ class FrameStore:
             RunFolderError: there is no space left for it.
         """
         length = len(episode["reward"])
-        size = length * sum(array.nbytes // len(array) for array in self.arrays.values())
+        size = length * self.row_bytes
         free = shutil.disk_usage(self.folder).free
         if free < size + SPARE_BYTES:
             raise RunFolderError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -253,6 +254,13 @@ class WorldModelsTraining:
         if iteration:
             policy, parameters = self._controller_policy(), self.search.evolution.mean
         with self._stage("collecting", wanted, "episodes") as display:
+            most = (wanted - len(store.lengths)) * config.collect_steps * store.row_bytes
+            free = shutil.disk_usage(self.path).free
+            if most > free:
+                display.say(
+                    f"note: {free / 1e9:.1f} GB are free, and frames may take {most / 1e9:.1f} GB if no episode ends "
+                    f"early; should they not fit, lower --collect-episodes"
+                )
             collect(
                 self._players,
                 policy,
