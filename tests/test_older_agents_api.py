@@ -7,6 +7,7 @@ from gymnasium.utils.env_checker import check_env
 
 import reverie
 from reverie.api import LEARNERS
+from reverie.cli.train import _recipe
 
 SMALL = {"preset": "quick", "deterministic": 12, "hidden": 8, "vector_units": 8, "batch_size": 4, "batch_length": 8}
 SMALL |= {"horizon": 3, "threads": 1, "evaluation_episodes": 1, "videos": False, "evaluate_every": 0}
@@ -64,3 +65,28 @@ def test_it_predicts_open_loop(learned):
     prediction = learned.dream(length=8, sequences=2)
     assert prediction.model["observation"].shape == prediction.truth["observation"].shape
     assert np.isfinite(prediction.reward[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("agent", "environment", "repeat"),
+    [
+        ("planet", "dmc/cartpole-swingup-v0", 8),
+        ("planet", "dmc/ball_in_cup-catch-v0", 4),
+        ("planet", "dmc/walker-walk-v0", 2),
+        ("dreamer-v1", "dmc/cartpole-swingup-v0", 2),
+        ("dreamer-v2", "dmc/walker-walk-v0", 2),
+        ("dreamer-v3", "dmc/walker-walk-v0", 1),
+        ("planet", "CartPole-v1", 1),
+    ],
+)
+def test_actions_are_repeated_as_in_the_paper(agent, environment, repeat, capsys):
+    preset, words = _recipe(agent, ["--env", environment, "--preset", "paper", "--seed", "1"])
+    expected = ["--env", environment, "--seed", "1"]
+    assert (preset, words) == ("paper", expected + (["--action-repeat", str(repeat)] if repeat > 1 else []))
+    assert (f"{repeat} as in the paper" in capsys.readouterr().out) == (repeat > 1)
+    for given in (["--action-repeat", "3"], ["--action-repeat=3"], ["--action_repeat", "3"]):
+        assert _recipe(agent, ["--env", environment, *given])[1] == ["--env", environment, *given]
+    for chosen in (None, 3):
+        learner = LEARNERS[agent](environment, action_repeat=chosen)
+        assert learner.source.action_repeat == (chosen or repeat)
+        learner.close()

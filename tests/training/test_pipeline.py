@@ -526,6 +526,16 @@ def test_the_papers_tasks_bring_their_recipes(tmp_path, capsys, monkeypatch):
         assert f"--env {environment} --preset {preset}" in capsys.readouterr().out
         assert seen[-1].source.name == environment
         assert seen[-1].config == make_config("world-models", {}, preset)
+        small = ["--preset", f"{preset}-small", "--run", f"{run}-small", "--quiet"]
+        assert main(["train", "world-models", "--env", name, *small]) == 130
+        assert seen[-1].source.name == environment
+        assert seen[-1].config == make_config("world-models", {}, f"{preset}-small")
+        learner = reverie.WorldModels(name)
+        assert (learner.source.name, learner.config) == (environment, make_config("world-models", {}, preset))
+        learner.close()
+    plain = reverie.WorldModels("CarRacing-v3", preset="quick", image_size=64)
+    assert plain.source.name == "CarRacing-v3"
+    plain.close()
 
 
 def test_bfloat16_learns_as_float32_does(tmp_path, capsys):

@@ -93,7 +93,7 @@ def _recipe(agent: str, arguments: Sequence[str]) -> tuple[str, list[str]]:
     if seen != environment or preset != (asked or "paper"):
         print(f"recipe            {environment} as in the paper: --env {seen} --preset {preset}")
     repeat = action_repeat(agent, seen)
-    if repeat != 1 and not any(word.partition("=")[0] == "--action-repeat" for word in others):
+    if repeat != 1 and not any(word.partition("=")[0].replace("_", "-") == "--action-repeat" for word in others):
         print(f"action repeat     {repeat} as in the paper; --action-repeat 1 for none")
         others = [*others, "--action-repeat", str(repeat)]
     return preset, ["--env", seen, *others]
