@@ -7,7 +7,7 @@ from gymnasium.utils.env_checker import check_env
 
 import reverie
 from reverie.api import LEARNERS
-from reverie.cli.train import _recipe
+from reverie.cli.train import EnvironmentOptions, _source
 
 SMALL = {"preset": "quick", "deterministic": 12, "hidden": 8, "vector_units": 8, "batch_size": 4, "batch_length": 8}
 SMALL |= {"horizon": 3, "threads": 1, "evaluation_episodes": 1, "videos": False, "evaluate_every": 0}
@@ -80,12 +80,11 @@ def test_it_predicts_open_loop(learned):
     ],
 )
 def test_actions_are_repeated_as_in_the_paper(agent, environment, repeat, capsys):
-    preset, words = _recipe(agent, ["--env", environment, "--preset", "paper", "--seed", "1"])
-    expected = ["--env", environment, "--seed", "1"]
-    assert (preset, words) == ("paper", expected + (["--action-repeat", str(repeat)] if repeat > 1 else []))
+    assert _source(EnvironmentOptions(environment), agent).action_repeat == repeat
     assert (f"{repeat} as in the paper" in capsys.readouterr().out) == (repeat > 1)
-    for given in (["--action-repeat", "3"], ["--action-repeat=3"], ["--action_repeat", "3"]):
-        assert _recipe(agent, ["--env", environment, *given])[1] == ["--env", environment, *given]
+    assert _source(EnvironmentOptions(environment, quiet=True), agent).action_repeat == repeat
+    assert _source(EnvironmentOptions(environment, action_repeat=3), agent).action_repeat == 3
+    assert not capsys.readouterr().out
     for chosen in (None, 3):
         learner = LEARNERS[agent](environment, action_repeat=chosen)
         assert learner.source.action_repeat == (chosen or repeat)

@@ -372,13 +372,15 @@ class WorldModels(Learner):
         self._trained = True
         return self
 
-    def dream_env(self, num_envs: int | None = None, *, context: int = 0, **options: Any) -> DreamEnv | DreamVectorEnv:
+    def dream_env(
+        self, num_envs: int | None = None, *, context: int = 0, draw_ends: bool | None = None, **options: Any
+    ) -> DreamEnv | DreamVectorEnv:
         """See `Learner.dream_env`; `context=0` begins in stored first latents, at most `starts` of them.
 
         Latents and ends are those of the dreams in which C evolves.
         """
-        options.setdefault("draw_ends", self.config.draw_ends)
-        return super().dream_env(num_envs, context=context, **options)
+        draw_ends = self.config.draw_ends if draw_ends is None else draw_ends
+        return super().dream_env(num_envs, context=context, draw_ends=draw_ends, **options)
 
     def _check_trained(self) -> None:
         super()._check_trained()

@@ -432,6 +432,10 @@ def test_a_later_iteration_may_be_short_and_reused_as_a_whole(tmp_path, capsys):
     assert os.path.samefile(variant / "frames" / "0_image.npy", run / "frames" / "0_image.npy")
     assert [score["generation"] for score in json.loads((variant / "scores.json").read_text())] == [4]
     assert [record["generation"] for record in read_metrics(variant)] == [3, 4]
+    (variant / "controller.safetensors").unlink()
+    ControllerSearch(variant / "controller.safetensors", 3, WorldModelsConfig(), 0).save()
+    with pytest.raises(CheckpointError, match="not finished a generation"):
+        reverie.load(variant)
     wrong = [*words(tmp_path / "wrong", **options, memory_units=9), *reuse]
     expect_sentence(capsys, main(wrong), "memory_units is 8 there and 9 here", "as a whole")
     expect_sentence(capsys, main([*words(tmp_path / "one", collect_episodes=5), *reuse]), "iterations is 2 there")
@@ -491,8 +495,8 @@ def test_variants_share_stages(whole, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("call", [1, 4, 7, None])
-def test_reuse_that_is_cut_short_or_has_no_links(whole, tmp_path, monkeypatch, call):
-    real, calls = os.link, []
+def test_reuse_that_is_cut_short_or_has_no_links(whole, tmp_path, monkeypatch, capsys, call):
+    real, calls, before = os.link, [], (whole / "frames" / "progress.json").read_bytes()
 
     def failing(*arguments):
         calls.append(1)
@@ -507,6 +511,9 @@ def test_reuse_that_is_cut_short_or_has_no_links(whole, tmp_path, monkeypatch, c
     if call is not None:
         with pytest.raises(RuntimeError, match="crash"):
             main(line)
+        if call > 1:  # something was taken, and without --reuse new frames would be mixed with it
+            expect_sentence(capsys, main(words(tmp_path / "run")), "repeat it with its --reuse")
+            assert (whole / "frames" / "progress.json").read_bytes() == before
     assert main(line) == 0
     for name in ("vision", "memory", "controller"):
         first, second = (read_tensors(folder / f"{name}.safetensors") for folder in (whole, tmp_path / "run"))
@@ -522,12 +529,13 @@ def test_the_papers_tasks_bring_their_recipes(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(world_models.WorldModelsTraining, "run", lambda self: seen.append(self) or False)
     for name, (environment, preset) in RECIPES.items():
         run = tmp_path / preset / name.replace("/", "_")
-        assert main(["train", "world-models", "--env", name, "--run", str(run), "--quiet"]) == 130
+        assert main(["train", "world-models", "--env", name, "--run", str(run)]) == 130
         assert f"--env {environment} --preset {preset}" in capsys.readouterr().out
         assert seen[-1].source.name == environment
         assert seen[-1].config == make_config("world-models", {}, preset)
         small = ["--preset", f"{preset}-small", "--run", f"{run}-small", "--quiet"]
         assert main(["train", "world-models", "--env", name, *small]) == 130
+        assert "recipe" not in capsys.readouterr().out
         assert seen[-1].source.name == environment
         assert seen[-1].config == make_config("world-models", {}, f"{preset}-small")
         learner = reverie.WorldModels(name)

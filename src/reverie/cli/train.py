@@ -82,20 +82,16 @@ def _take_option(name: str, arguments: Sequence[str]) -> tuple[str | None, list[
 
 
 def _recipe(agent: str, arguments: Sequence[str]) -> tuple[str, list[str]]:
-    """The preset and the other words; the tasks of an agent's paper bring environment, preset and action repeat."""
-    from reverie.agents.registry import action_repeat, recipe
+    """The preset and the other words; the tasks of an agent's paper bring their own environment and preset."""
+    from reverie.agents.registry import recipe
 
     asked, words = _take_option("--preset", arguments)
     environment, others = _take_option("--env", words)
     if environment is None:
         return asked or "paper", words
     seen, preset = recipe(agent, environment, asked)
-    if seen != environment or preset != (asked or "paper"):
-        print(f"recipe            {environment} as in the paper: --env {seen} --preset {preset}")
-    repeat = action_repeat(agent, seen)
-    if repeat != 1 and not any(word.partition("=")[0].replace("_", "-") == "--action-repeat" for word in others):
-        print(f"action repeat     {repeat} as in the paper; --action-repeat 1 for none")
-        others = [*others, "--action-repeat", str(repeat)]
+    if (seen, preset) != (environment, asked or "paper") and "--quiet" not in words:
+        print(f"recipe            {environment}: --env {seen} --preset {preset}")
     return preset, ["--env", seen, *others]
 
 
@@ -119,7 +115,7 @@ def _train(environment: EnvironmentOptions, settings: TrainSettings, config: Any
     from reverie.training.run_folder import default_path
     from reverie.training.trainer import Trainer
 
-    source = _source(environment)
+    source = _source(environment, config.name)
     path = environment.run or default_path(source.name, config.name, settings.seed)
     trainer = Trainer(config, settings, source, path, environment.checkpoint, visible=not environment.quiet)
     try:
@@ -140,16 +136,18 @@ def _train(environment: EnvironmentOptions, settings: TrainSettings, config: Any
     return 0
 
 
-def _source(environment: EnvironmentOptions) -> Any:
-    """The recipe that the options describe."""
+def _source(environment: EnvironmentOptions, agent: str) -> Any:
+    """The recipe that the options describe; actions are repeated as in the agent's paper where they do not say."""
+    from reverie.agents.registry import action_repeat
     from reverie.envs import EnvironmentSource
 
+    repeat = environment.action_repeat
+    if repeat is None:
+        repeat = action_repeat(agent, environment.env)
+        if repeat != 1 and not environment.quiet:
+            print(f"action repeat     {repeat} as in the paper; --action-repeat 1 for none")
     return EnvironmentSource(
-        environment.env,
-        environment.pixels,
-        environment.image_size,
-        1 if environment.action_repeat is None else environment.action_repeat,
-        environment.time_limit,
+        environment.env, environment.pixels, environment.image_size, repeat, environment.time_limit
     )
 
 
@@ -160,7 +158,7 @@ def _train_in_stages(environment: EnvironmentOptions, settings: Any, config: Any
 
     if environment.checkpoint is not None:
         raise ConfigError(f"{config.name} goes on from its newest files only; drop --checkpoint")
-    source = _source(environment)
+    source = _source(environment, config.name)
     path = environment.run or default_path(source.name, config.name, settings.seed)
     training = WorldModelsTraining(config, settings, source, path, visible=not environment.quiet)
     try:

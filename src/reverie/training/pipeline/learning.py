@@ -222,8 +222,8 @@ def encode_frames(
             if stop:
                 return None
         array.flush()
-        os.replace(partial, path)
         counted.unlink(missing_ok=True)
+        os.replace(partial, path)
     return np.load(path, mmap_mode="r")
 
 

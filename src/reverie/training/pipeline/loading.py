@@ -51,6 +51,8 @@ def load_run(path: Path, device: torch.device, checkpoint: str) -> tuple[WorldMo
     config = make_config(description["agent"], description["agent_config"])
     agent: WorldModelsAgent = config.build(Interface.from_json(description["interface"])).to(device)
     search, arrays = read_search(path / CONTROLLER_FILE)
+    if search["evolution"]["generation"] == 0:
+        raise CheckpointError(f"{path} has not finished a generation of its controller's evolution yet: let it go on")
     lengths, iteration = read_json(path / "frames" / PROGRESS)["lengths"], search.get("search", 0)
     for name, module, most in (
         (VISION_FILE, agent.world_model.vision, vision_updates(config, lengths, iteration)),
@@ -74,8 +76,9 @@ def rows_of(config: WorldModelsConfig, lengths: Sequence[int], iteration: int) -
 
 def vision_updates(config: WorldModelsConfig, lengths: Sequence[int], iteration: int) -> int:
     """Updates of V at the end of an iteration: some passes over all frames in each where V learns."""
-    learning = range(min(iteration, 0) + 1 if config.keep_vision else iteration + 1)
-    return config.vision_epochs * sum(max(1, rows_of(config, lengths, i) // config.vision_batch) for i in learning)
+    learned = min(iteration + 1, 1) if config.keep_vision else iteration + 1
+    passes = [max(1, rows_of(config, lengths, i) // config.vision_batch) for i in range(learned)]
+    return config.vision_epochs * sum(passes)
 
 
 def memory_updates(config: WorldModelsConfig, iteration: int) -> int:

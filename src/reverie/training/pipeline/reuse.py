@@ -143,3 +143,16 @@ def take_over(other: Path, own: Path, stages: dict[str, tuple[str, ...]], link_f
     except OSError:
         for file in arrays:
             (own / "frames" / file).unlink(missing_ok=True)
+
+
+def refuse_half_taken(own: Path) -> None:
+    """Checks that nothing was half taken over, for a run that would go on without reuse.
+
+    Raises:
+        RunFolderError: stages of another run are there, but not the mark that its frames are complete. Frames that are
+            collected now would go into the files of the other run, or stand beside a V that has not seen them.
+    """
+    frames = own / "frames"
+    shared = any(file.stat().st_nlink > 1 for file in frames.glob("*.npy"))
+    if not (frames / PROGRESS).exists() and (shared or any((own / name).exists() for name in STAGES[1][1])):
+        raise RunFolderError(f"{own} was taking over stages of another run when it stopped; repeat it with its --reuse")

@@ -51,7 +51,7 @@ from reverie.training.pipeline.pictures import (
     slider_sheet,
 )
 from reverie.training.pipeline.players import ControllerPolicy, Job, Players, Policy, RandomPolicy
-from reverie.training.pipeline.reuse import reusable, take_over
+from reverie.training.pipeline.reuse import refuse_half_taken, reusable, take_over
 from reverie.training.pipeline.search import ControllerSearch, read_search
 from reverie.training.progress import Display
 from reverie.training.run_folder import RunFolder
@@ -160,6 +160,8 @@ class WorldModelsTraining:
             )
         frames = self.path / "frames"
         other = settings.reuse if not (frames / PROGRESS).exists() else None
+        if other is None:
+            refuse_half_taken(self.path)
         taken = None if other is None else reusable(other, config, self.source.to_json())
         described = {"agent": config.name, "seed": settings.seed, **identity}
         free = MAY_CHANGE if config.iterations == 1 else MAY_CHANGE - {"generations"}
