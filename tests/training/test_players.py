@@ -167,6 +167,24 @@ class Breaks(gymnasium.Env):
         return np.zeros((64, 64, 3), np.uint8), 0.0, False, False, {}
 
 
+class Closes(Breaks):
+    """Tells that it was closed, as one must that has started a program of its own."""
+
+    def close(self):
+        with open(os.environ["CLOSED"], "a") as file:
+            file.write("closed\n")
+
+
+@pytest.mark.parametrize("processes", [0, 1])
+def test_environments_are_closed(tmp_path, monkeypatch, processes):
+    monkeypatch.setenv("CLOSED", str(tmp_path / "closed"))
+    pool = Players(EnvironmentSource(Closes), processes, 3)
+    policy = RandomPolicy((ActionPart("action", "discrete", 1, (2,)),), 3, "held")
+    assert len(list(pool.play(policy, [Job(0), Job(1), Job(2)], longest=2))) == 3
+    pool.close()
+    assert (tmp_path / "closed").read_text() == "closed\n" * 3
+
+
 @pytest.mark.parametrize("processes", [0, 1])
 def test_what_an_environment_raises_is_raised_here(processes):
     pool = Players(EnvironmentSource(Breaks), processes, 2)

@@ -13,6 +13,7 @@ import os
 import queue
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ MOST_DEATHS = 5
 """Deaths of a process, without an answer in between, after which the run ends."""
 BATCHES_AHEAD = 2
 """Batches of episodes that are handed out ahead for each process."""
+CLOSE_SECONDS = 10.0
+"""How long processes may take to close their environments."""
 LOOK_SECONDS = 0.2
 """How often to look whether the user wants to stop."""
 
@@ -341,6 +344,14 @@ class _Process:
             self._deaths = 0
             return episodes
 
+    def hang_up(self) -> None:
+        """Lets the process close its environments, and with them the programs that they have started, and end."""
+        self._worker.hang_up()
+
+    def stop(self, deadline: float) -> None:
+        """Waits for that until `deadline` (of `time.monotonic`), then ends the process."""
+        self._worker.stop(deadline)
+
     def kill(self) -> None:
         """Ends the process at once; whoever waits for its answer gets `WorkerDied`."""
         if self._worker.pid is not None:
@@ -371,7 +382,10 @@ class Players:
     def close(self) -> None:
         """Ends the processes and closes the environments."""
         for process in self._processes:
-            process.kill()
+            process.hang_up()
+        deadline = time.monotonic() + CLOSE_SECONDS
+        for process in self._processes:
+            process.stop(deadline)
         for adapter in self._adapters:
             adapter.close()
         self._adapters = []
