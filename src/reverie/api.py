@@ -52,7 +52,8 @@ class Learner:
         action_repeat: environment frames an action; by default as in the agent's paper for its tasks, given by their
             id, and 1 for all others.
         time_limit: truncate episodes after this many frames.
-        preset: `paper`, `quick` for small tasks on a CPU, or another of `PRESETS` in the agent's file.
+        preset: `paper`, `quick` for small tasks on a CPU, or another of `PRESETS` in the agent's file; by default that
+            of the agent's paper for this task, or `paper`.
         settings: fields of `TrainSettings` and of the agent's configuration, e.g. `size="12m"`, `num_envs=8`.
 
     Raises:
@@ -74,7 +75,7 @@ class Learner:
         image_size: int | tuple[int, int] | None = None,
         action_repeat: int | None = None,
         time_limit: int | None = None,
-        preset: str = "paper",
+        preset: str | None = None,
         **settings: Any,
     ) -> None:
         if isinstance(environment, EnvironmentSource):
@@ -85,6 +86,8 @@ class Learner:
                 )
             self.source = environment
         else:
+            if isinstance(environment, str):
+                environment, preset = recipe(self.agent_name, environment, preset)
             if action_repeat is None:
                 action_repeat = paper_repeat(self.agent_name, environment) if isinstance(environment, str) else 1
             self.source = EnvironmentSource(environment, pixels, image_size, action_repeat, time_limit)
@@ -93,7 +96,7 @@ class Learner:
         self._settings |= {"seed": seed, "device": device}
         if self.source.kind == "object":
             self._settings.setdefault("num_envs", 1)
-        self.config = make_config(self.agent_name, _agent_settings(self.agent_name, settings, own), preset)
+        self.config = make_config(self.agent_name, _agent_settings(self.agent_name, settings, own), preset or "paper")
         self.run_folder = Path(run) if run else default_path(self.source.name, self.agent_name, seed)
         self._saved_in: Path | None = None
         self._trained = False
@@ -330,11 +333,6 @@ class WorldModels(Learner):
 
     agent_name = "world-models"
     settings_class = PipelineSettings
-
-    def __init__(self, environment: Environment, *, preset: str | None = None, **options: Any) -> None:
-        if isinstance(environment, str):
-            environment, preset = recipe(self.agent_name, environment, preset)
-        super().__init__(environment, preset=preset or "paper", **options)
 
     def learn(self, steps: int | None = None, *, progress: bool = True) -> WorldModels:
         """Runs all stages, going on where the run folder is.

@@ -69,6 +69,11 @@ def load_run(path: Path, device: torch.device, checkpoint: str) -> tuple[WorldMo
     return agent.eval(), description
 
 
+def latents_file(iteration: int) -> str:
+    """Name of the file with the latents of all frames that an iteration learns from; the first one is 0."""
+    return f"latents_{iteration}.npy" if iteration else "latents.npy"
+
+
 def rows_of(config: WorldModelsConfig, lengths: Sequence[int], iteration: int) -> int:
     """Rows of the episodes that were collected up to and including an iteration; `lengths` are those of all."""
     return sum(lengths[: config.episodes(iteration)])

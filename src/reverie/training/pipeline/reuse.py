@@ -13,6 +13,7 @@ from reverie.errors import ConfigError, RunFolderError
 from reverie.tensor_files import read_tensors
 from reverie.training.files import read_json
 from reverie.training.pipeline.frames import PROGRESS
+from reverie.training.pipeline.loading import latents_file
 from reverie.training.run_folder import CONFIG_FILE
 
 STAGES: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
@@ -105,7 +106,7 @@ def _whole(other: Path, theirs: Any, config: Any) -> Reusable:
             f"nothing of {other} can be reused: {key} is {getattr(theirs, key)} there and {getattr(config, key)} here, "
             f"and a run of {theirs.iterations} iterations is reused as a whole, for another search of a controller"
         )
-    latents = f"latents_{theirs.iterations - 1}.npy"
+    latents = latents_file(theirs.iterations - 1)
     files = {name: tuple(latents if file == "latents.npy" else file for file in names) for name, names, _ in STAGES}
     there = all((other / file).exists() for names in files.values() for file in names)
     learned = int(read_tensors(other / "memory.safetensors")["updates"]) if there else 0

@@ -36,6 +36,7 @@ from reverie.training.pipeline.loading import (
     SECONDS_FILE,
     VISION_FILE,
     first_latents,
+    latents_file,
     log_step,
     memory_updates,
     open_log,
@@ -309,11 +310,8 @@ class WorldModelsTraining:
 
     def _encode(self, iteration: int) -> None:
         """Latents of the frames that V saw in this iteration; those of earlier ones are of no use any more."""
-        before, path, *later = (
-            self.path / (f"latents_{i}.npy" if i > 0 else "latents.npy")
-            for i in range(iteration - 1, self.config.iterations)
-        )
-        if any(file.exists() for file in later):
+        before, path = (self.path / latents_file(max(0, i)) for i in (iteration - 1, iteration))
+        if any((self.path / latents_file(i)).exists() for i in range(iteration + 1, self.config.iterations)):
             return
         rows = rows_of(self.config, self.store.lengths, iteration)
         known = np.load(before, mmap_mode="r") if iteration and self.config.keep_vision and before.exists() else None
