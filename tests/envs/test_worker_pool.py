@@ -12,7 +12,7 @@ from env_helpers import Exits, ExitsInReset, Frames, Hangs, Noisy, Raises, one_h
 from test_pool import assert_equal_steps, random_actions, rows_of
 
 from reverie.envs import EnvironmentSource, InProcessPool, WorkerPool
-from reverie.envs.workers import Worker
+from reverie.envs.workers import Assignment, Worker, WorkerDied
 from reverie.errors import ConfigError, EnvironmentProblem, SpaceError
 
 
@@ -155,6 +155,45 @@ def test_timeout(tmp_path):
             steps = pool.step(one_hot(0)[None])
         assert steps.is_last.all() and not steps.is_terminal.any()
         assert pool.step(one_hot(0)[None]).is_first.all()
+
+
+class StartsAProgram(Noisy):
+    """Plays a game that is a program of its own, as ViZDoom's are; `path` gets its process id."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.program = subprocess.Popen(["sleep", "600"])
+        with open(path, "w") as file:
+            file.write(str(self.program.pid))
+
+
+def ends(pid, seconds=10.0):
+    """Whether the process is gone soon; a zombie that nobody has waited for has ended, too."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
+        if not state or state.startswith("Z"):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_environments_have_started_ends_with_their_process(tmp_path, killed):
+    source = EnvironmentSource(StartsAProgram, kwargs={"path": str(tmp_path / "pid")})
+    worker = Worker(Assignment(source.for_worker(), 0, (0,), False), None)
+    worker.start()
+    worker.receive_started()
+    program = int((tmp_path / "pid").read_text())
+    assert not ends(program, 0.2)
+    if killed:
+        os.kill(worker.pid, signal.SIGKILL)
+        worker.send("anything")
+        with pytest.raises(WorkerDied, match="SIGKILL"):
+            worker.receive()
+    else:
+        worker.kill()
+    assert worker.pid is None and ends(program)
 
 
 def test_render_and_close():

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import time
 from dataclasses import replace
 
 import gymnasium
@@ -183,6 +185,34 @@ def test_environments_are_closed(tmp_path, monkeypatch, processes):
     assert len(list(pool.play(policy, [Job(0), Job(1), Job(2)], longest=2))) == 3
     pool.close()
     assert (tmp_path / "closed").read_text() == "closed\n" * 3
+
+
+class Endless(Breaks):
+    """Started a program, whose process id is in `PROGRAM`, and never ends."""
+
+    def __init__(self):
+        self.program = subprocess.Popen(["sleep", "600"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with open(os.environ["PROGRAM"], "w") as file:
+            file.write(str(self.program.pid))
+
+    def step(self, action):
+        time.sleep(0.001)
+        return np.zeros((64, 64, 3), np.uint8), 0.0, False, False, {}
+
+
+def test_programs_of_environments_end_when_playing_is_stopped(tmp_path, monkeypatch):
+    monkeypatch.setenv("PROGRAM", str(tmp_path / "program"))
+    pool = Players(EnvironmentSource(Endless), 1, 1)
+    policy = RandomPolicy((ActionPart("action", "discrete", 1, (2,)),), 3, "held")
+    assert list(pool.play(policy, [Job(0)], longest=10**9, stop=(tmp_path / "program").exists)) == []
+    pool.close()
+    program = (tmp_path / "program").read_text()
+    for _ in range(100):
+        state = subprocess.run(["ps", "-o", "stat=", "-p", program], capture_output=True, text=True).stdout.strip()
+        if not state or state.startswith("Z"):
+            return
+        time.sleep(0.05)
+    pytest.fail(f"the program still runs: {state}")
 
 
 @pytest.mark.parametrize("processes", [0, 1])

@@ -7,6 +7,7 @@ a socket pair; what they send is pickled in memory, between processes of one pro
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -108,6 +109,7 @@ class Worker:
                 stdin=subprocess.DEVNULL,
                 pass_fds=(other.fileno(),),
                 env={**os.environ, **THREAD_LIMITS},
+                process_group=0,
             )
         finally:
             other.close()
@@ -148,21 +150,27 @@ class Worker:
         return self._receive(self._timeout)
 
     def kill(self) -> None:
-        """End the process at once, if it runs."""
+        """End the process at once, if it runs, and what its environments have started."""
+        self.signal_end()
         if self._process is not None:
-            self._process.kill()
             self._process.wait()
         if self._connection is not None:
             self._connection.close()
         self._process = self._connection = None
 
+    def signal_end(self) -> None:
+        """Tell the process and what its environments have started to end, from any thread, and do not wait."""
+        process = self._process
+        if process is not None:
+            # The group outlives the process as long as something of it runs. macOS refuses where nothing does.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+
     def stop(self, deadline: float) -> None:
         """Let the process end by itself until `deadline` (of `time.monotonic`), then end it."""
         if self._process is not None:
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                self._process.kill()
         self.kill()
 
     def hang_up(self) -> None:

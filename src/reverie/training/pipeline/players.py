@@ -7,11 +7,8 @@ the others at every step. That is several times faster than stepping one pool fr
 from __future__ import annotations
 
 import collections
-import contextlib
 import itertools
-import os
 import queue
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -354,9 +351,7 @@ class _Process:
 
     def kill(self) -> None:
         """Ends the process at once; whoever waits for its answer gets `WorkerDied`."""
-        if self._worker.pid is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._worker.pid, signal.SIGKILL)
+        self._worker.signal_end()
 
 
 class Players:
