@@ -9,7 +9,8 @@ at once; `tests/test_benchmarks.py` compares them with dm_control's own.
 writes `benchmarks/results/plan_cartpole-swingup_300x5.json` after every episode. Where a task pays nothing before it is
 solved and everything afterwards, `--holding 60 5 6` saves most of the time: 60 candidates, 5 iterations and 6 elites
 wherever the decision before had the whole reward, and the larger search wherever it had not. Episodes that are in the
-file already are not played again, so the same command goes on where it was stopped.
+file already are not played again, and the episode under way is kept every 10 decisions in a file beside it, so the same
+command goes on where it was stopped, with the same result.
 """
 
 from __future__ import annotations
@@ -30,11 +31,19 @@ import numpy as np
 import torch
 from mujoco import rollout
 from torch import Tensor
+from tqdm import tqdm
 
 from reverie.behaviors.cem import CrossEntropyPlanner
 from reverie.envs import EnvironmentAdapter, make
+from reverie.tensor_files import read_tensors, save_tensors
 
 RESULTS = Path(__file__).parent / "results"
+
+KEEP_EVERY = 10
+"""Decisions between two writings of the episode under way."""
+
+FRAMES = 1000
+"""Of an episode of the DeepMind Control Suite."""
 
 
 @dataclass(frozen=True)
@@ -176,8 +185,46 @@ class Simulator:
         return torch.from_numpy(self.rewards(actions[0].numpy()).sum(-1))[None]
 
 
+@dataclass
+class Beginning:
+    """The part of an episode that is played; with its actions the simulator comes to the same state again.
+
+    Attributes:
+        actions: that were carried out, one [A] a decision.
+        generator: of the search, after these.
+        seconds: of planning so far.
+    """
+
+    actions: list[Tensor]
+    generator: torch.Generator
+    seconds: float = 0.0
+
+    def save(self, path: Path) -> None:
+        """Replaces the file as a whole."""
+        other = path.with_suffix(".part")
+        seconds = torch.tensor(self.seconds, dtype=torch.float64)
+        numbers = {"generator": self.generator.get_state(), "seconds": seconds}
+        save_tensors({"actions": torch.stack(self.actions), **numbers}, other)
+        other.replace(path)
+
+    @classmethod
+    def read(cls, path: Path | None, seed: int) -> Beginning:
+        """What the file has, or nothing yet."""
+        generator = torch.Generator().manual_seed(seed)
+        if path is None or not path.exists():
+            return cls([], generator)
+        saved = read_tensors(path)
+        generator.set_state(saved["generator"])
+        return cls(list(saved["actions"]), generator, saved["seconds"].item())
+
+
 def play(
-    name: str, planner: CrossEntropyPlanner, holding: CrossEntropyPlanner, seed: int, threads: int
+    name: str,
+    planner: CrossEntropyPlanner,
+    holding: CrossEntropyPlanner,
+    seed: int,
+    threads: int,
+    underway: Path | None = None,
 ) -> dict[str, float]:
     """Plays one episode of 1000 frames; its return and wall time in seconds.
 
@@ -187,28 +234,44 @@ def play(
         holding: plans instead wherever the decision before had the whole reward.
         seed: of the episode and of the search.
         threads: that play candidates.
+        underway: file of the episode's beginning; the episode goes on from there, and the file is kept up.
     """
     task = TASKS[name]
     adapter = make(f"dmc/{name}-v0", action_repeat=task.action_repeat)
     adapter.reset(seed)
     simulator = Simulator(adapter, task, threads)
-    generator = torch.Generator().manual_seed(seed)
+    beginning = Beginning.read(underway, seed)
+    played = len(beginning.actions)
     width = adapter.interface.action_width
-    begin, total, reward, ended = time.perf_counter(), 0.0, 0.0, False
+    total, reward, decision, ended = 0.0, 0.0, 0, False
+    bar = tqdm(total=FRAMES // task.action_repeat, initial=played, desc=f"{name}, seed {seed}", unit="decision")
     while not ended:
-        chosen = holding if reward >= task.action_repeat else planner
-        action = chosen.plan(simulator, 1, width, device="cpu", generator=generator)[0]
-        _, reward, terminated, truncated, _ = adapter.step(action.numpy())
+        begin = time.perf_counter()
+        if decision >= played:
+            chosen = holding if reward >= task.action_repeat else planner
+            planned = chosen.plan(simulator, 1, width, device="cpu", generator=beginning.generator)
+            beginning.actions.append(planned[0])
+        _, reward, terminated, truncated, _ = adapter.step(beginning.actions[decision].numpy())
         total += float(reward)
+        decision += 1
         ended = terminated or truncated
+        if decision <= played:
+            continue
+        beginning.seconds += time.perf_counter() - begin
+        bar.update()
+        bar.set_postfix_str(f"return {total:.1f}")
+        if underway is not None and decision % KEEP_EVERY == 0:
+            beginning.save(underway)
+    bar.close()
     adapter.close()
-    return {"seed": seed, "return": round(total, 2), "seconds": round(time.perf_counter() - begin, 1)}
+    return {"seed": seed, "return": round(total, 2), "seconds": round(beginning.seconds, 1)}
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
-    """Replaces the file as a whole, with mean and standard deviation of the episodes."""
+    """Replaces the file as a whole, with mean and standard deviation of the episodes, if there are any."""
     returns = [episode["return"] for episode in content["episodes"]]
-    content |= {"mean": round(float(np.mean(returns)), 2), "std": round(float(np.std(returns)), 2)}
+    if returns:
+        content |= {"mean": round(float(np.mean(returns)), 2), "std": round(float(np.std(returns)), 2)}
     other = path.with_suffix(".part")
     other.write_text(json.dumps(content, indent=1) + "\n")
     other.replace(path)
@@ -254,14 +317,16 @@ def main() -> None:
                 f"{path} holds episodes of another planner, {before['planner']}; move it away or change the options"
             )
         content["episodes"] = before["episodes"]
+    write(path, content)
     played = {episode["seed"] for episode in content["episodes"]}
     for seed in range(options.episodes):
         if seed in played:
             continue
-        content["episodes"].append(play(options.task, planner, holding, seed, options.threads))
+        underway = path.with_name(f"{path.stem}_seed_{seed}.underway")
+        content["episodes"].append(play(options.task, planner, holding, seed, options.threads, underway))
         write(path, content)
+        underway.unlink(missing_ok=True)
         print(f"{path.name}: {content['episodes'][-1]}, mean {content['mean']}", flush=True)
-    write(path, content)
 
 
 if __name__ == "__main__":

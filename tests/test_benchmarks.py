@@ -65,6 +65,28 @@ def test_candidates_are_scored_as_the_environment_rewards_them(name):
     assert len(set(received)) > 1, "rewards that are all the same would show nothing"
 
 
+def test_an_episode_that_was_stopped_goes_on_with_the_same_result(tmp_path, monkeypatch):
+    planner = planning.CrossEntropyPlanner(6, 40, 3, 5)
+    whole = planning.play("reacher-easy", planner, planner, 0, 1)
+    real, planned = planning.CrossEntropyPlanner.plan, []
+
+    def plan(self, *arguments, **more):
+        planned.append(0)
+        if len(planned) == 28:
+            raise KeyboardInterrupt
+        return real(self, *arguments, **more)
+
+    monkeypatch.setattr(planning.CrossEntropyPlanner, "plan", plan)
+    underway = tmp_path / "plan.underway"
+    with pytest.raises(KeyboardInterrupt):
+        planning.play("reacher-easy", planner, planner, 0, 1, underway)
+    planned.clear()
+    monkeypatch.setattr(planning.CrossEntropyPlanner, "plan", lambda *a, **b: planned.append(0) or real(*a, **b))
+    parts = planning.play("reacher-easy", planner, planner, 0, 1, underway)
+    assert len(planned) == 250 - 20, "two times 10 decisions were kept"
+    assert parts["return"] == whole["return"]
+
+
 def test_an_episode_is_planned_and_the_command_goes_on(tmp_path, monkeypatch, capsys):
     words = ["reacher-easy", "--candidates", "40", "--elites", "5", "--iterations", "3", "--horizon", "6"]
     file = tmp_path / "plan_reacher-easy_40x3.json"

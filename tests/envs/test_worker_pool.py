@@ -11,6 +11,7 @@ import pytest
 from env_helpers import Exits, ExitsInReset, Frames, Hangs, Noisy, Raises, one_hot
 from test_pool import assert_equal_steps, random_actions, rows_of
 
+from process_helpers import ends
 from reverie.envs import EnvironmentSource, InProcessPool, WorkerPool
 from reverie.envs.workers import Assignment, Worker, WorkerDied
 from reverie.errors import ConfigError, EnvironmentProblem, SpaceError
@@ -165,17 +166,6 @@ class StartsAProgram(Noisy):
         self.program = subprocess.Popen(["sleep", "600"])
         with open(path, "w") as file:
             file.write(str(self.program.pid))
-
-
-def ends(pid, seconds=10.0):
-    """Whether the process is gone soon; a zombie that nobody has waited for has ended, too."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
-        if not state or state.startswith("Z"):
-            return True
-        time.sleep(0.05)
-    return False
 
 
 @pytest.mark.parametrize("killed", [False, True])

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from process_helpers import ends
 from reverie.agents.registry import make_config
 from reverie.envs import EnvironmentSource, make
 from reverie.errors import EnvironmentProblem
@@ -206,13 +207,7 @@ def test_programs_of_environments_end_when_playing_is_stopped(tmp_path, monkeypa
     policy = RandomPolicy((ActionPart("action", "discrete", 1, (2,)),), 3, "held")
     assert list(pool.play(policy, [Job(0)], longest=10**9, stop=(tmp_path / "program").exists)) == []
     pool.close()
-    program = (tmp_path / "program").read_text()
-    for _ in range(100):
-        state = subprocess.run(["ps", "-o", "stat=", "-p", program], capture_output=True, text=True).stdout.strip()
-        if not state or state.startswith("Z"):
-            return
-        time.sleep(0.05)
-    pytest.fail(f"the program still runs: {state}")
+    assert ends(int((tmp_path / "program").read_text()))
 
 
 @pytest.mark.parametrize("processes", [0, 1])
