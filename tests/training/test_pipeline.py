@@ -22,6 +22,7 @@ from reverie.training.metrics import read_metrics
 from reverie.training.pipeline import frames, learning, world_models
 from reverie.training.pipeline.frames import FrameStore, collect
 from reverie.training.pipeline.learning import memory_chunks
+from reverie.training.pipeline.loading import latents_file, newest_latents
 from reverie.training.pipeline.players import Job, Players, RandomPolicy
 from reverie.training.pipeline.search import ControllerSearch, read_search
 
@@ -551,3 +552,10 @@ def test_bfloat16_learns_as_float32_does(tmp_path, capsys):
     for name in ("vision", "memory"):
         tensors = read_tensors(tmp_path / "run" / f"{name}.safetensors")
         assert all(value.dtype != torch.bfloat16 for value in tensors.values()), name
+
+
+def test_the_tenth_iteration_is_newer_than_the_second(tmp_path):
+    assert newest_latents(tmp_path) is None
+    for iteration in (0, 2, 10):
+        (tmp_path / latents_file(iteration)).touch()
+        assert newest_latents(tmp_path) == tmp_path / latents_file(iteration)

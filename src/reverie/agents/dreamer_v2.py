@@ -75,13 +75,13 @@ PRESETS: dict[str, dict[str, Any]] = {
         "batch_length": 25,
         "replay_ratio": 100.0,
         "warmup_steps": 1000,
-        "horizon": 10,
         "model_learning_rate": 1e-3,
-        "actor_learning_rate": 3e-4,
+        "actor_learning_rate": 1e-4,
         "critic_learning_rate": 3e-4,
         "kl_scale": 0.1,
-        "entropy": 1e-3,
+        "entropy": 1e-2,
         "continuation": True,
+        "slow_critic_every": 10,
     },
 }
 """`paper` is the Atari agent of table D.1. `atari` and `dmc` are the published code, `dmc-first` its first commit, from

@@ -42,11 +42,11 @@ def load_run(path: Path, device: torch.device, checkpoint: str) -> tuple[WorldMo
     description = read_json(path / CONFIG_FILE)
     if checkpoint not in ("best", "latest"):
         raise CheckpointError(f"{path} has no checkpoint {checkpoint!r}; ask for best or latest")
-    latents = sorted(path.glob("latents*.npy"))
+    latents = newest_latents(path)
     for name in (VISION_FILE, MEMORY_FILE, CONTROLLER_FILE):
         if not (path / name).exists():
             raise CheckpointError(f"{path} has no {name} yet: train first")
-    if not latents:
+    if latents is None:
         raise CheckpointError(f"{path} has no latents yet, in which dreams begin: let it encode its frames first")
     config = make_config(description["agent"], description["agent_config"])
     agent: WorldModelsAgent = config.build(Interface.from_json(description["interface"])).to(device)
@@ -65,13 +65,18 @@ def load_run(path: Path, device: torch.device, checkpoint: str) -> tuple[WorldMo
             )
     means = [arrays["mean"], arrays.get("best_mean", arrays["mean"])]
     agent.parameters_of_controller.copy_(torch.from_numpy(means[checkpoint == "best"]))
-    agent.first_latents.copy_(first_latents(np.load(latents[-1], mmap_mode="r"), lengths, agent.first_latents.shape[1]))
+    agent.first_latents.copy_(first_latents(np.load(latents, mmap_mode="r"), lengths, agent.first_latents.shape[1]))
     return agent.eval(), description
 
 
 def latents_file(iteration: int) -> str:
     """Name of the file with the latents of all frames that an iteration learns from; the first one is 0."""
     return f"latents_{iteration}.npy" if iteration else "latents.npy"
+
+
+def newest_latents(path: Path) -> Path | None:
+    """The file of the latest iteration that has encoded its frames, if there is one."""
+    return max(path.glob("latents*.npy"), key=lambda file: (len(file.name), file.name), default=None)
 
 
 def rows_of(config: WorldModelsConfig, lengths: Sequence[int], iteration: int) -> int:
