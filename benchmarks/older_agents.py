@@ -25,9 +25,7 @@ CHECKS = {
     "planet-cartpole": f"planet {SWINGUP} --updates 100 --candidates 300 --iterations 5 --elites 30 --steps 6250",
     "dreamer-v1-pendulum": f"dreamer-v1 {PENDULUM}",
     "dreamer-v1-cartpole": f"dreamer-v1 {SWINGUP} --updates 100 --steps 6250 --update-every 125 --warmup-steps 625",
-    "dreamer-v2-cartpole": (
-        "dreamer-v2 --env dmc/cartpole-swingup-v0 --action-repeat 2 --batch-length 50 --replay-ratio 80 --steps 30000"
-    ),
+    "dreamer-v2-cartpole": "dreamer-v2 --env dmc/cartpole-swingup-v0 --action-repeat 2 --steps 30000",
 }
 """An agent, a task and a budget each; played with the seeds 0 and 1. Our thresholds: 300 in the swing-up of PlaNet and
 Dreamer v1, 200 in that of DreamerV2, 300 in pendulum_swingup."""
