@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import math
 import os
 import sys
 import time
@@ -147,13 +148,14 @@ class Simulator:
 
     Args:
         adapter: one environment of the DeepMind Control Suite.
-        task: its rewards and action repeat.
+        task: its rewards.
+        action_repeat: frames that an action lasts for.
         threads: threads that play candidates; 1 plays them in the calling thread.
     """
 
-    def __init__(self, adapter: EnvironmentAdapter, task: Task, threads: int = 1) -> None:
+    def __init__(self, adapter: EnvironmentAdapter, task: Task, action_repeat: int, threads: int = 1) -> None:
         control = adapter.environment.unwrapped.control  # type: ignore[attr-defined]
-        self._physics, self._task = control.physics, task
+        self._physics, self._task, self._action_repeat = control.physics, task, action_repeat
         self._model = self._physics.model.ptr
         self._sub_steps = round(control.control_timestep() / self._physics.timestep())
         self._rollout = rollout.Rollout(nthread=threads if threads > 1 else 0)
@@ -165,7 +167,7 @@ class Simulator:
         whole = mujoco.mjtState.mjSTATE_FULLPHYSICS
         state = np.empty(mujoco.mj_stateSize(self._model, whole))
         mujoco.mj_getState(self._model, data, state, whole)
-        controls = np.repeat(actions.astype(np.float64), self._task.action_repeat, axis=1)  # [J, T, A], T = H R
+        controls = np.repeat(actions.astype(np.float64), self._action_repeat, axis=1)  # [J, T, A], T = H R
         # Sensors show the state in which a step begins, so one step more is needed to read the last ones.
         steps = np.concatenate([np.repeat(controls, every, axis=1), controls[:, -1:]], axis=1)
         states, sensors = self._rollout.rollout(
@@ -225,6 +227,7 @@ def play(
     seed: int,
     threads: int,
     underway: Path | None = None,
+    action_repeat: int | None = None,
 ) -> dict[str, float]:
     """Plays one episode of 1000 frames; its return and wall time in seconds.
 
@@ -235,20 +238,22 @@ def play(
         seed: of the episode and of the search.
         threads: that play candidates.
         underway: file of the episode's beginning; the episode goes on from there, and the file is kept up.
+        action_repeat: frames that an action lasts for; by default PlaNet's for the task.
     """
     task = TASKS[name]
-    adapter = make(f"dmc/{name}-v0", action_repeat=task.action_repeat)
+    repeat = action_repeat or task.action_repeat
+    adapter = make(f"dmc/{name}-v0", action_repeat=repeat)
     adapter.reset(seed)
-    simulator = Simulator(adapter, task, threads)
+    simulator = Simulator(adapter, task, repeat, threads)
     beginning = Beginning.read(underway, seed)
     played = len(beginning.actions)
     width = adapter.interface.action_width
     total, reward, decision, ended = 0.0, 0.0, 0, False
-    bar = tqdm(total=FRAMES // task.action_repeat, initial=played, desc=f"{name}, seed {seed}", unit="decision")
+    bar = tqdm(total=math.ceil(FRAMES / repeat), initial=played, desc=f"{name}, seed {seed}", unit="decision")
     while not ended:
         begin = time.perf_counter()
         if decision >= played:
-            chosen = holding if reward >= task.action_repeat else planner
+            chosen = holding if reward >= repeat else planner
             planned = chosen.plan(simulator, 1, width, device="cpu", generator=beginning.generator)
             beginning.actions.append(planned[0])
         _, reward, terminated, truncated, _ = adapter.step(beginning.actions[decision].numpy())
@@ -285,6 +290,7 @@ def main() -> None:
     parser.add_argument("--elites", type=int, default=100)
     parser.add_argument("--iterations", type=int, default=10)
     parser.add_argument("--horizon", type=int, default=12)
+    parser.add_argument("--action-repeat", type=int, help="frames that an action lasts for (default: PlaNet's)")
     parser.add_argument("--holding", type=int, nargs=3, metavar=("CANDIDATES", "ITERATIONS", "ELITES"))
     parser.add_argument("--episodes", type=int, default=10)
     parser.add_argument("--threads", type=int, default=1)
@@ -293,15 +299,18 @@ def main() -> None:
     torch.set_num_threads(1)
     planner = CrossEntropyPlanner(options.horizon, options.candidates, options.iterations, options.elites)
     holding = CrossEntropyPlanner(options.horizon, *options.holding) if options.holding else planner
+    action_repeat = options.action_repeat or TASKS[options.task].action_repeat
+    repeated = f"_repeat_{action_repeat}" if options.action_repeat else ""
     held = f"_holding_{holding.candidates}x{holding.iterations}" if options.holding else ""
-    path = options.results / f"plan_{options.task}_{options.candidates}x{options.iterations}{held}.json"
+    path = options.results / f"plan_{options.task}_{options.candidates}x{options.iterations}{held}{repeated}.json"
     content: dict[str, Any] = {
         "command": f"python benchmarks/plan_in_simulator.py {options.task} --candidates {options.candidates} "
         f"--elites {options.elites} --iterations {options.iterations} --horizon {options.horizon} "
         + (f"--holding {' '.join(map(str, options.holding))} " if options.holding else "")
+        + (f"--action-repeat {action_repeat} " if options.action_repeat else "")
         + f"--episodes {options.episodes} --threads {options.threads}",
         "task": f"dmc/{options.task}-v0",
-        "action_repeat": TASKS[options.task].action_repeat,
+        "action_repeat": action_repeat,
         "planner": asdict(planner),
         **({"holding": asdict(holding)} if options.holding else {}),
         "paper": TASKS[options.task].paper,
@@ -312,9 +321,10 @@ def main() -> None:
     }
     if path.exists():
         before = json.loads(path.read_text())
-        if any(before.get(key) != content.get(key) for key in ("planner", "holding")):
+        if any(before.get(key) != content.get(key) for key in ("planner", "holding", "action_repeat")):
             sys.exit(
-                f"{path} holds episodes of another planner, {before['planner']}; move it away or change the options"
+                f"{path} holds episodes of another planner, {before['planner']} with action repeat "
+                f"{before['action_repeat']}; move it away or change the options"
             )
         content["episodes"] = before["episodes"]
     write(path, content)
@@ -323,7 +333,8 @@ def main() -> None:
         if seed in played:
             continue
         underway = path.with_name(f"{path.stem}_seed_{seed}.underway")
-        content["episodes"].append(play(options.task, planner, holding, seed, options.threads, underway))
+        episode = play(options.task, planner, holding, seed, options.threads, underway, action_repeat)
+        content["episodes"].append(episode)
         write(path, content)
         underway.unlink(missing_ok=True)
         print(f"{path.name}: {content['episodes'][-1]}, mean {content['mean']}", flush=True)

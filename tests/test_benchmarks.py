@@ -49,7 +49,7 @@ def test_candidates_are_scored_as_the_environment_rewards_them(name):
             for field, values in ARRANGED.get(name, {}).items():
                 for joint, value in values.items():
                     getattr(environment.control.physics.named.data, field)[joint] = value
-        simulator = planning.Simulator(adapter, task, threads=1 + seed % 2)
+        simulator = planning.Simulator(adapter, task, task.action_repeat, threads=1 + seed % 2)
         candidates = generator.uniform(-1, 1, (5, 12, width)).astype(np.float32)
         expected = simulator.rewards(candidates)
         assert expected.shape == (5, 12 * task.action_repeat)
@@ -119,6 +119,12 @@ def test_an_episode_is_planned_and_the_command_goes_on(tmp_path, monkeypatch, ca
     held = planning.play("reacher-easy", planner, planning.CrossEntropyPlanner(6, 10, 1, 2), 0, 2)
     assert used[0] == 40, "nothing was earned before the first decision"
     assert 0.9 * held["return"] / 4 < used.count(10) <= held["return"] / 4
+    used.clear()
+    file = tmp_path / "plan_reacher-easy_40x3_repeat_30.json"
+    longer = run(1, "--action-repeat", "30")
+    assert longer["action_repeat"] == 30
+    assert len(used) == 34, "the last of 34 decisions is cut short after 10 frames"
+    file = tmp_path / "plan_reacher-easy_40x3.json"
     with pytest.raises(SystemExit, match="holds episodes of another planner"):
         file.rename(tmp_path / "plan_reacher-easy_40x3_holding_10x1.json")
         run(2, "--holding", "10", "1", "2")
