@@ -495,6 +495,60 @@ def test_variants_share_stages(whole, tmp_path, capsys):
     assert json.loads((whole / "frames" / "progress.json").read_text())["rows"] == 180
 
 
+def weights(run, name="vision"):
+    tensors = read_tensors(run / f"{name}.safetensors")
+    return {key: value for key, value in tensors.items() if key.startswith("module.")}
+
+
+def same(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_v_of_another_run_stays_as_it_is(whole, tmp_path, capsys):
+    run, options = tmp_path / "run", {"vision_epochs": 0, "hold": 3, "iterations": 2, "generations": 2}
+    line = [*words(run, **options), "--vision", str(whole)]
+    assert main(line) == 0
+    assert same(weights(run), weights(whole))
+    frames = [np.load(folder / "frames" / "1_action.npy", mmap_mode="r")[:180] for folder in (whole, run)]
+    assert not np.array_equal(*frames), "held for other times"
+    assert [score["generation"] for score in json.loads((run / "scores.json").read_text())] == [2, 4]
+    assert main(line) == 0  # nothing is left to do
+    expect_sentence(capsys, main(words(run, **options)), "settings vision is", str(whole))
+    assert same(weights(run), {f"module.{key}": v for key, v in vision_of(reverie.load(run)).items()})
+    variant = tmp_path / "variant"
+    assert main([*words(variant, **options, temperature=0.5), "--reuse", str(run)]) == 0
+    assert same(weights(variant), weights(whole)) and same(weights(variant, "memory"), weights(run, "memory"))
+
+
+def vision_of(learner):
+    return learner.agent.world_model.vision.state_dict()
+
+
+def test_v_of_another_run_learns_on(whole, tmp_path, monkeypatch):
+    begun, real = [], world_models.train_vision
+
+    def train(training, *arguments):
+        begun.append({f"module.{key}": value.clone() for key, value in training.module.state_dict().items()})
+        return real(training, *arguments)
+
+    monkeypatch.setattr(world_models, "train_vision", train)
+    learner = reverie.WorldModels("reverie/CatchPixels-v0", run=tmp_path / "run", vision=str(whole), **TINY)
+    learner.learn(progress=False)
+    assert same(begun[0], weights(whole))
+    assert not same(weights(tmp_path / "run"), weights(whole))
+
+
+def test_v_of_another_run_must_be_there_and_fit(whole, tmp_path, capsys):
+    def line(*more, **options):
+        return [*words(tmp_path / "run", **options), *more]
+
+    expect_sentence(capsys, main(line("--vision", str(tmp_path))), "holds no V", "has trained one")
+    expect_sentence(capsys, main(line("--vision", str(whole), latent=4)), "V of", "shape [3, ", "shape [4, ", "latents")
+    expect_sentence(capsys, main(line("--vision", str(whole), "--reuse", str(whole))), "not both")
+    expect_sentence(capsys, main(line(vision_epochs=0)), "vision_epochs 0", "--vision")
+    assert not (tmp_path / "run" / "config.json").exists(), "a run that was refused leaves nothing behind"
+
+
 @pytest.mark.parametrize("call", [1, 4, 7, None])
 def test_reuse_that_is_cut_short_or_has_no_links(whole, tmp_path, monkeypatch, capsys, call):
     real, calls, before = os.link, [], (whole / "frames" / "progress.json").read_bytes()

@@ -23,6 +23,8 @@ from reverie.tensor_files import load_tensors
 __all__ = ["PRESETS", "RECIPES", "WorldModelsAgent", "WorldModelsConfig"]
 MOST_STARTS = 1000
 """Episodes whose first frames begin dreams (released code of World Models)."""
+MAY_BE_ZERO = ("curiosity", "living_reward", "vision_epochs")
+"""Settings that switch something off by 0."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class WorldModelsConfig:
     hold: int = 10
     """Longest time that an action is held, or correlation time of one that wanders, in steps (released code)."""
     vision_epochs: int = 1
-    """Passes over all frames (appendix; the released code has 10)."""
+    """Passes over all frames (appendix; the released code has 10); 0 leaves V as it came from another run."""
     vision_batch: int = 100
     """Frames a batch (released code)."""
     vision_learning_rate: float = 1e-4
@@ -112,7 +114,7 @@ class WorldModelsConfig:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             number = isinstance(value, int | float) and not isinstance(value, bool)
-            if number and not (value > 0 or (name in ("curiosity", "living_reward") and value == 0)):
+            if number and not (value > 0 or (name in MAY_BE_ZERO and value == 0)):
                 raise ConfigError(f"{name} must be greater than zero, got {value}")
         if self.curiosity and self.evolve_in == "dream":
             raise ConfigError("nothing in a dream surprises M; give evolve_in environment with curiosity")

@@ -1,19 +1,22 @@
-"""Stages that one run takes over from another, so that variants of an agent share frames, V and M."""
+"""What one run takes over from another: whole stages, so that variants share frames, V and M; or V's weights alone."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from reverie.agents.registry import make_config
 from reverie.errors import ConfigError, RunFolderError
 from reverie.tensor_files import read_tensors
 from reverie.training.files import read_json
 from reverie.training.pipeline.frames import PROGRESS
-from reverie.training.pipeline.loading import latents_file
+from reverie.training.pipeline.loading import VISION_FILE, latents_file
 from reverie.training.run_folder import CONFIG_FILE
 
 STAGES: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
@@ -114,6 +117,33 @@ def _whole(other: Path, theirs: Any, config: Any) -> Reusable:
     if not there or learned < wanted:
         raise RunFolderError(f"{other} has not learned all of M in its last iteration; let it do so first")
     return Reusable(files, theirs.iterations)
+
+
+def vision_weights(other: Path, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """V's weights as another run left them.
+
+    Args:
+        other: run folder of an agent with such a V; its environment and its frames may be others.
+        like: weights whose names and shapes are expected.
+
+    Raises:
+        RunFolderError: the folder has no V yet.
+        ConfigError: its V has other shapes.
+    """
+    path = other / VISION_FILE
+    if not path.is_file():
+        raise RunFolderError(f"{other} holds no V ({VISION_FILE}); give the folder of a run that has trained one")
+    tensors = read_tensors(path)
+    weights = {name: tensors.get(f"module.{name}") for name in like}
+    for name, expected in like.items():
+        weight = weights[name]
+        if weight is None or weight.shape != expected.shape:
+            shape = "missing" if weight is None else f"of shape {list(weight.shape)}"
+            raise ConfigError(
+                f"V of {other} does not fit: {name} is {shape} there and of shape {list(expected.shape)} here; give "
+                f"the same number of latents, or train V in this run"
+            )
+    return {name: weight for name, weight in weights.items() if weight is not None}
 
 
 def take_over(other: Path, own: Path, stages: dict[str, tuple[str, ...]], link_frames: bool) -> None:

@@ -52,7 +52,7 @@ from reverie.training.pipeline.pictures import (
     slider_sheet,
 )
 from reverie.training.pipeline.players import ControllerPolicy, Job, Players, Policy, RandomPolicy
-from reverie.training.pipeline.reuse import refuse_half_taken, reusable, take_over
+from reverie.training.pipeline.reuse import refuse_half_taken, reusable, take_over, vision_weights
 from reverie.training.pipeline.search import ControllerSearch, read_search
 from reverie.training.progress import Display
 from reverie.training.run_folder import RunFolder
@@ -83,6 +83,8 @@ class PipelineSettings:
     """Threads of PyTorch on the CPU, and worker processes; all cores by default."""
     reuse: Path | None = None
     """Take frames, V and M from this other run, as far as their settings are the same, e.g. for an ablation of C."""
+    vision: Path | None = None
+    """Begin with V of this other run, which may have seen other frames; with vision_epochs 0 it stays as it is."""
     checkpoint_minutes: float = 2.0
     """Minutes between checkpoints within a stage."""
 
@@ -90,6 +92,8 @@ class PipelineSettings:
         check_seed(self.seed)
         if self.num_envs < 1 or (self.threads is not None and self.threads < 1):
             raise ConfigError(f"num_envs and threads must be at least 1, got {self.num_envs} and {self.threads}")
+        if self.reuse is not None and self.vision is not None:
+            raise ConfigError("reuse takes V, too, so give either reuse or vision, not both")
         if not self.checkpoint_minutes >= 0:
             raise ConfigError(f"checkpoint_minutes must not be negative, got {self.checkpoint_minutes}")
 
@@ -146,9 +150,10 @@ class WorldModelsTraining:
 
     def _open(self) -> None:
         config, settings = self.config, self.settings
+        borrowed = None if settings.vision is None else Path(settings.vision).resolve()
         identity = {
             "agent_config": asdict(config),
-            "settings": {"seed": settings.seed},
+            "settings": {"seed": settings.seed, "vision": None if borrowed is None else str(borrowed)},
             "environment": self.source.to_json(),
             "interface": self.interface.to_json(),
         }
@@ -160,10 +165,18 @@ class WorldModelsTraining:
                 f"or more, or choose another --run"
             )
         frames = self.path / "frames"
-        other = settings.reuse if not (frames / PROGRESS).exists() else None
+        other = Path(settings.reuse) if settings.reuse and not (frames / PROGRESS).exists() else None
         if other is None:
             refuse_half_taken(self.path)
         taken = None if other is None else reusable(other, config, self.source.to_json())
+        if not (self.path / VISION_FILE).exists():
+            if borrowed is not None:
+                self.model.vision.load_state_dict(vision_weights(borrowed, self.model.vision.state_dict()))
+            elif not config.vision_epochs and (taken is None or "V" not in taken.stages):
+                raise ConfigError(
+                    "with vision_epochs 0 nothing would train V; name a run that has one with --vision, or give "
+                    "vision_epochs of at least 1"
+                )
         described = {"agent": config.name, "seed": settings.seed, **identity}
         free = MAY_CHANGE if config.iterations == 1 else MAY_CHANGE - {"generations"}
         fixed = {key: value for key, value in asdict(config).items() if key not in free}
@@ -301,6 +314,8 @@ class WorldModelsTraining:
         config, total = self.config, self._vision_updates(iteration)
         path = self.path / VISION_FILE
         training = Training(path, self.model.vision, config.vision_learning_rate, total, self.precision)
+        if not config.vision_epochs:
+            training.save_if_due(0, force=not path.exists())
         if not training.complete:
             with self._stage("learning to see (V)", total, "updates") as display:
                 done = self._after_update(training, display, self._memory_updates(iteration - 1))
@@ -314,7 +329,8 @@ class WorldModelsTraining:
         if any((self.path / latents_file(i)).exists() for i in range(iteration + 1, self.config.iterations)):
             return
         rows = rows_of(self.config, self.store.lengths, iteration)
-        known = np.load(before, mmap_mode="r") if iteration and self.config.keep_vision and before.exists() else None
+        same = self.config.keep_vision or not self.config.vision_epochs
+        known = np.load(before, mmap_mode="r") if iteration and same and before.exists() else None
         with self._stage("encoding frames", rows, "frames") as display:
 
             def encoded_so_far(done: int) -> bool:
