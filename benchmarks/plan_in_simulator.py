@@ -44,7 +44,7 @@ KEEP_EVERY = 10
 """Decisions between two writings of the episode under way."""
 
 FRAMES = 1000
-"""Of an episode of the DeepMind Control Suite."""
+"""Of a whole episode of the DeepMind Control Suite."""
 
 
 @dataclass(frozen=True)
@@ -228,8 +228,9 @@ def play(
     threads: int,
     underway: Path | None = None,
     action_repeat: int | None = None,
+    frames: int = FRAMES,
 ) -> dict[str, float]:
-    """Plays one episode of 1000 frames; its return and wall time in seconds.
+    """Plays one episode; its return and wall time in seconds.
 
     Args:
         name: of the task.
@@ -239,17 +240,18 @@ def play(
         threads: that play candidates.
         underway: file of the episode's beginning; the episode goes on from there, and the file is kept up.
         action_repeat: frames that an action lasts for; by default PlaNet's for the task.
+        frames: after which the episode is cut off.
     """
     task = TASKS[name]
     repeat = action_repeat or task.action_repeat
-    adapter = make(f"dmc/{name}-v0", action_repeat=repeat)
+    adapter = make(f"dmc/{name}-v0", action_repeat=repeat, time_limit=frames)
     adapter.reset(seed)
     simulator = Simulator(adapter, task, repeat, threads)
     beginning = Beginning.read(underway, seed)
     played = len(beginning.actions)
     width = adapter.interface.action_width
     total, reward, decision, ended = 0.0, 0.0, 0, False
-    bar = tqdm(total=math.ceil(FRAMES / repeat), initial=played, desc=f"{name}, seed {seed}", unit="decision")
+    bar = tqdm(total=math.ceil(frames / repeat), initial=played, desc=f"{name}, seed {seed}", unit="decision")
     while not ended:
         begin = time.perf_counter()
         if decision >= played:
@@ -290,6 +292,7 @@ def main() -> None:
     parser.add_argument("--elites", type=int, default=100)
     parser.add_argument("--iterations", type=int, default=10)
     parser.add_argument("--horizon", type=int, default=12)
+    parser.add_argument("--frames", type=int, default=FRAMES, help="play only the first so many frames of each episode")
     parser.add_argument("--action-repeat", type=int, help="frames that an action lasts for (default: PlaNet's)")
     parser.add_argument("--holding", type=int, nargs=3, metavar=("CANDIDATES", "ITERATIONS", "ELITES"))
     parser.add_argument("--episodes", type=int, default=10)
@@ -301,16 +304,21 @@ def main() -> None:
     holding = CrossEntropyPlanner(options.horizon, *options.holding) if options.holding else planner
     action_repeat = options.action_repeat or TASKS[options.task].action_repeat
     repeated = f"_repeat_{action_repeat}" if options.action_repeat else ""
+    first = f"_first_{options.frames}" if options.frames < FRAMES else ""
     held = f"_holding_{holding.candidates}x{holding.iterations}" if options.holding else ""
-    path = options.results / f"plan_{options.task}_{options.candidates}x{options.iterations}{held}{repeated}.json"
+    path = (
+        options.results / f"plan_{options.task}_{options.candidates}x{options.iterations}{held}{repeated}{first}.json"
+    )
     content: dict[str, Any] = {
         "command": f"python benchmarks/plan_in_simulator.py {options.task} --candidates {options.candidates} "
         f"--elites {options.elites} --iterations {options.iterations} --horizon {options.horizon} "
         + (f"--holding {' '.join(map(str, options.holding))} " if options.holding else "")
         + (f"--action-repeat {action_repeat} " if options.action_repeat else "")
+        + (f"--frames {options.frames} " if first else "")
         + f"--episodes {options.episodes} --threads {options.threads}",
         "task": f"dmc/{options.task}-v0",
         "action_repeat": action_repeat,
+        "frames": options.frames,
         "planner": asdict(planner),
         **({"holding": asdict(holding)} if options.holding else {}),
         "paper": TASKS[options.task].paper,
@@ -333,7 +341,7 @@ def main() -> None:
         if seed in played:
             continue
         underway = path.with_name(f"{path.stem}_seed_{seed}.underway")
-        episode = play(options.task, planner, holding, seed, options.threads, underway, action_repeat)
+        episode = play(options.task, planner, holding, seed, options.threads, underway, action_repeat, options.frames)
         content["episodes"].append(episode)
         write(path, content)
         underway.unlink(missing_ok=True)

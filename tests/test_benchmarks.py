@@ -124,6 +124,11 @@ def test_an_episode_is_planned_and_the_command_goes_on(tmp_path, monkeypatch, ca
     longer = run(1, "--action-repeat", "30")
     assert longer["action_repeat"] == 30
     assert len(used) == 34, "the last of 34 decisions is cut short after 10 frames"
+    used.clear()
+    file = tmp_path / "plan_reacher-easy_40x3_first_100.json"
+    beginning = run(1, "--frames", "100")
+    assert beginning["frames"] == 100 and len(used) == 25
+    assert beginning["mean"] <= min(100, first["mean"])
     file = tmp_path / "plan_reacher-easy_40x3.json"
     with pytest.raises(SystemExit, match="holds episodes of another planner"):
         file.rename(tmp_path / "plan_reacher-easy_40x3_holding_10x1.json")
