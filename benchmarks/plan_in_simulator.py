@@ -294,24 +294,29 @@ def main() -> None:
     parser.add_argument("--horizon", type=int, default=12)
     parser.add_argument("--frames", type=int, default=FRAMES, help="play only the first so many frames of each episode")
     parser.add_argument("--action-repeat", type=int, help="frames that an action lasts for (default: PlaNet's)")
+    parser.add_argument("--no-clip", action="store_true", help="refit to candidates as they were drawn (Algorithm 2)")
     parser.add_argument("--holding", type=int, nargs=3, metavar=("CANDIDATES", "ITERATIONS", "ELITES"))
     parser.add_argument("--episodes", type=int, default=10)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    planner = CrossEntropyPlanner(options.horizon, options.candidates, options.iterations, options.elites)
-    holding = CrossEntropyPlanner(options.horizon, *options.holding) if options.holding else planner
+    clip = not options.no_clip
+    planner = CrossEntropyPlanner(options.horizon, options.candidates, options.iterations, options.elites, clip)
+    holding = CrossEntropyPlanner(options.horizon, *options.holding, clip) if options.holding else planner
     action_repeat = options.action_repeat or TASKS[options.task].action_repeat
+    clipped = "" if clip else "_no_clip"
     repeated = f"_repeat_{action_repeat}" if options.action_repeat else ""
     first = f"_first_{options.frames}" if options.frames < FRAMES else ""
     held = f"_holding_{holding.candidates}x{holding.iterations}" if options.holding else ""
     path = (
-        options.results / f"plan_{options.task}_{options.candidates}x{options.iterations}{held}{repeated}{first}.json"
+        options.results
+        / f"plan_{options.task}_{options.candidates}x{options.iterations}{clipped}{held}{repeated}{first}.json"
     )
     content: dict[str, Any] = {
         "command": f"python benchmarks/plan_in_simulator.py {options.task} --candidates {options.candidates} "
         f"--elites {options.elites} --iterations {options.iterations} --horizon {options.horizon} "
+        + ("" if clip else "--no-clip ")
         + (f"--holding {' '.join(map(str, options.holding))} " if options.holding else "")
         + (f"--action-repeat {action_repeat} " if options.action_repeat else "")
         + (f"--frames {options.frames} " if first else "")

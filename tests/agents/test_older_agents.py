@@ -111,6 +111,7 @@ PLANET = {
     "candidates": 1000,
     "iterations": 10,
     "elites": 100,
+    "clip_candidates": True,
     "action_noise": 0.3,
 }
 FIRST = {
@@ -211,7 +212,8 @@ IN_CONTROL = {
 }
 PUBLISHED = {
     ("planet", "paper"): PLANET,
-    ("planet", "paper-text"): PLANET | {"reward_layers": 2, "reward_units": 200, "reward_scale": 1.0},
+    ("planet", "paper-text"): PLANET
+    | {"reward_layers": 2, "reward_units": 200, "reward_scale": 1.0, "clip_candidates": False},
     ("planet", "deterministic"): PLANET | {"transition": "deterministic", "kl_scale": 0.0},
     ("planet", "stochastic"): PLANET | {"transition": "stochastic"},
     ("dreamer-v1", "paper"): FIRST,

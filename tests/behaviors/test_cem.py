@@ -54,6 +54,26 @@ def test_candidates_are_clipped_before_they_are_scored_and_refitted():
     assert first.deviation.square().mean().item() == pytest.approx(0.516, abs=0.05)
 
 
+def test_without_clipping_the_search_does_not_narrow_where_all_candidates_are_equally_good():
+    seen = []
+
+    def score(actions):
+        seen.append(actions.clone())
+        return actions.sum((-1, -2)) * 0
+
+    planner = CrossEntropyPlanner(horizon=3, candidates=2000, iterations=4, elites=2000, clip=False)
+    plan = planner.search(score, 1, 2, device="cpu", generator=seeded())
+    assert max(actions.abs().max() for actions in seen) == 1, "only what can be carried out is scored"
+    assert plan.deviation.square().mean().item() == pytest.approx(1, abs=0.05)
+    clipped = CrossEntropyPlanner(3, 2000, 4, 2000).search(score, 1, 2, device="cpu", generator=seeded())
+    assert clipped.deviation.square().mean().item() < 0.4
+    # Towards a target beyond the bound the mean goes on, and what is carried out stays within.
+    target = torch.tensor([[[1.0], [-1.0]]])
+    planner = CrossEntropyPlanner(2, 100, 5, 10, clip=False)
+    assert planner.search(quadratic(target), 1, 1, device="cpu", generator=seeded()).mean.abs().min() > 1
+    assert planner.plan(quadratic(target), 1, 1, device="cpu", generator=seeded()).tolist() == [[1.0]]
+
+
 def test_one_refit_by_hand():
     drawn = []
 

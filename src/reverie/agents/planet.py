@@ -33,7 +33,7 @@ ACTION_REPEATS = {
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
-    "paper-text": {"reward_layers": 2, "reward_units": 200, "reward_scale": 1.0},
+    "paper-text": {"reward_layers": 2, "reward_units": 200, "reward_scale": 1.0, "clip_candidates": False},
     "deterministic": {"transition": "deterministic", "kl_scale": 0.0},
     "stochastic": {"transition": "stochastic"},
     "quick": {
@@ -124,6 +124,8 @@ class PlaNetConfig:
     """Iterations of the search (appendix A: I)."""
     elites: int = 100
     """Best plans to which the search is refitted (appendix A: K)."""
+    clip_candidates: bool = True
+    """Refit the search to clipped plans (released code), not to plans as they were drawn (Algorithm 2)."""
     action_noise: float = 0.3
     """Deviation of the noise on continuous actions in training (appendix A)."""
     epsilon: float = 0.1
@@ -171,7 +173,7 @@ class PlaNetConfig:
             scales=scales,
             image_bits=self.image_bits,
         )
-        planner = CrossEntropyPlanner(self.horizon, self.candidates, self.iterations, self.elites)
+        planner = CrossEntropyPlanner(self.horizon, self.candidates, self.iterations, self.elites, self.clip_candidates)
         exploration = Exploration(interface.actions, self.action_noise, self.epsilon)
         return ImaginationAgent(interface, model, Planning(interface.actions, planner), 0, exploration)
 

@@ -22,7 +22,7 @@ class Plan:
     """A distribution over action sequences, independent in every number.
 
     Attributes:
-        mean: [E, H, A] in [-1, 1].
+        mean: [E, H, A], in [-1, 1] if candidates were clipped before they were refitted.
         deviation: standard deviation, [E, H, A].
     """
 
@@ -35,18 +35,21 @@ class CrossEntropyPlanner:
     """Finds action sequences of high return by drawing many, keeping the best and drawing around these.
 
     The search starts at mean 0 and deviation 1 at every decision. In each iteration J candidates are drawn from the
-    normal distribution and clipped to [-1, 1], so that what is scored and refitted is what can be carried out; mean and
-    deviation of the K best are the next distribution. The action is the mean of the first step, not the best candidate.
+    normal distribution; mean and deviation of the K best are the next distribution. The action is the mean of the first
+    step, not the best candidate. What is scored is clipped to [-1, 1]. With `clip`, so is what is refitted: then the
+    deviation shrinks even where all candidates are equally good. Without, it stays, and the search goes on.
 
     What scores the candidates is not decided here: a world model that imagines them, or a true simulator.
 
-    Source: PlaNet, Algorithm 2 and appendix A; clipping and the floor of the variance are in its released code only.
+    Source: PlaNet, Algorithm 2 and appendix A; clipping what is refitted and the floor of the variance are in its
+    released code only.
 
     Attributes:
         horizon: H, steps of a sequence.
         candidates: J, sequences drawn in an iteration.
         iterations: how often the distribution is refitted.
         elites: K, the candidates that it is refitted to.
+        clip: refit to clipped candidates (released code), not to candidates as they were drawn (Algorithm 2).
 
     Raises:
         ConfigError: a number is below 1, or there are more elites than candidates.
@@ -56,6 +59,7 @@ class CrossEntropyPlanner:
     candidates: int = 1000
     iterations: int = 10
     elites: int = 100
+    clip: bool = True
 
     def __post_init__(self) -> None:
         for name in ("horizon", "candidates", "iterations", "elites"):
@@ -76,7 +80,7 @@ class CrossEntropyPlanner:
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """The actions to carry out now, float32 [E, A] in [-1, 1]; arguments and errors as for `search`."""
-        return self.search(score, batch, action_width, device=device, generator=generator).mean[:, 0]
+        return self.search(score, batch, action_width, device=device, generator=generator).mean[:, 0].clamp(-1, 1)
 
     def search(
         self,
@@ -112,10 +116,11 @@ class CrossEntropyPlanner:
             undefined = torch.zeros((), dtype=torch.bool, device=device)
             for _ in range(self.iterations):
                 noise = torch.randn(batch, self.candidates, *mean.shape[1:], device=device, generator=generator)
-                actions = (mean[:, None] + deviation[:, None] * noise).clamp(-1, 1)  # [E, J, H, A]
+                drawn = mean[:, None] + deviation[:, None] * noise  # [E, J, H, A]
+                actions = drawn.clamp(-1, 1)
                 returns = self._checked(score(actions), batch).to(device)
                 undefined |= returns.isnan().any()
-                mean, deviation = self._refitted(actions, returns)
+                mean, deviation = self._refitted(actions if self.clip else drawn, returns)
         if undefined:  # looked at once, so that the device is not waited for in between
             raise NumericalError(
                 "the planner got returns that are NaN from its score function; mend the model or the simulator"
