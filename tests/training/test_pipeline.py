@@ -543,7 +543,7 @@ def test_v_of_another_run_must_be_there_and_fit(whole, tmp_path, capsys):
         return [*words(tmp_path / "run", **options), *more]
 
     expect_sentence(capsys, main(line("--vision", str(tmp_path))), "holds no V", "has trained one")
-    expect_sentence(capsys, main(line("--vision", str(whole), latent=4)), "V of", "shape [3, ", "shape [4, ", "latents")
+    expect_sentence(capsys, main(line("--vision", str(whole), latent=4)), "V of", "[3, ", "[4, ", "latents")
     expect_sentence(capsys, main(line("--vision", str(whole), "--reuse", str(whole))), "not both")
     expect_sentence(capsys, main(line(vision_epochs=0)), "vision_epochs 0", "--vision")
     assert not (tmp_path / "run" / "config.json").exists(), "a run that was refused leaves nothing behind"

@@ -134,16 +134,15 @@ def vision_weights(other: Path, like: Mapping[str, Tensor]) -> dict[str, Tensor]
     if not path.is_file():
         raise RunFolderError(f"{other} holds no V ({VISION_FILE}); give the folder of a run that has trained one")
     tensors = read_tensors(path)
-    weights = {name: tensors.get(f"module.{name}") for name in like}
+    weights = {name: tensors[f"module.{name}"] for name in like if f"module.{name}" in tensors}
     for name, expected in like.items():
-        weight = weights[name]
-        if weight is None or weight.shape != expected.shape:
-            shape = "missing" if weight is None else f"of shape {list(weight.shape)}"
+        there = list(weights[name].shape) if name in weights else "missing"
+        if there != list(expected.shape):
             raise ConfigError(
-                f"V of {other} does not fit: {name} is {shape} there and of shape {list(expected.shape)} here; give "
-                f"the same number of latents, or train V in this run"
+                f"V of {other} does not fit: {name} is {there} there and {list(expected.shape)} here; give the same "
+                f"number of latents, or train V in this run"
             )
-    return {name: weight for name, weight in weights.items() if weight is not None}
+    return weights
 
 
 def take_over(other: Path, own: Path, stages: dict[str, tuple[str, ...]], link_frames: bool) -> None:
