@@ -23,7 +23,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -148,14 +148,13 @@ class Simulator:
 
     Args:
         adapter: one environment of the DeepMind Control Suite.
-        task: its rewards.
-        action_repeat: frames that an action lasts for.
+        task: its rewards and action repeat.
         threads: threads that play candidates; 1 plays them in the calling thread.
     """
 
-    def __init__(self, adapter: EnvironmentAdapter, task: Task, action_repeat: int, threads: int = 1) -> None:
+    def __init__(self, adapter: EnvironmentAdapter, task: Task, threads: int = 1) -> None:
         control = adapter.environment.unwrapped.control  # type: ignore[attr-defined]
-        self._physics, self._task, self._action_repeat = control.physics, task, action_repeat
+        self._physics, self._task = control.physics, task
         self._model = self._physics.model.ptr
         self._sub_steps = round(control.control_timestep() / self._physics.timestep())
         self._rollout = rollout.Rollout(nthread=threads if threads > 1 else 0)
@@ -167,7 +166,7 @@ class Simulator:
         whole = mujoco.mjtState.mjSTATE_FULLPHYSICS
         state = np.empty(mujoco.mj_stateSize(self._model, whole))
         mujoco.mj_getState(self._model, data, state, whole)
-        controls = np.repeat(actions.astype(np.float64), self._action_repeat, axis=1)  # [J, T, A], T = H R
+        controls = np.repeat(actions.astype(np.float64), self._task.action_repeat, axis=1)  # [J, T, A], T = H R
         # Sensors show the state in which a step begins, so one step more is needed to read the last ones.
         steps = np.concatenate([np.repeat(controls, every, axis=1), controls[:, -1:]], axis=1)
         states, sensors = self._rollout.rollout(
@@ -222,40 +221,40 @@ class Beginning:
 
 def play(
     name: str,
+    task: Task,
     planner: CrossEntropyPlanner,
     holding: CrossEntropyPlanner,
     seed: int,
     threads: int,
     underway: Path | None = None,
-    action_repeat: int | None = None,
     frames: int = FRAMES,
 ) -> dict[str, float]:
     """Plays one episode; its return and wall time in seconds.
 
     Args:
-        name: of the task.
+        name: of the environment, without its suite and version.
+        task: its rewards and action repeat.
         planner: plans.
         holding: plans instead wherever the decision before had the whole reward.
         seed: of the episode and of the search.
         threads: that play candidates.
         underway: file of the episode's beginning; the episode goes on from there, and the file is kept up.
-        action_repeat: frames that an action lasts for; by default PlaNet's for the task.
         frames: after which the episode is cut off.
     """
-    task = TASKS[name]
-    repeat = action_repeat or task.action_repeat
-    adapter = make(f"dmc/{name}-v0", action_repeat=repeat, time_limit=frames)
+    adapter = make(f"dmc/{name}-v0", action_repeat=task.action_repeat, time_limit=frames)
     adapter.reset(seed)
-    simulator = Simulator(adapter, task, repeat, threads)
+    simulator = Simulator(adapter, task, threads)
     beginning = Beginning.read(underway, seed)
     played = len(beginning.actions)
     width = adapter.interface.action_width
     total, reward, decision, ended = 0.0, 0.0, 0, False
-    bar = tqdm(total=math.ceil(frames / repeat), initial=played, desc=f"{name}, seed {seed}", unit="decision")
+    bar = tqdm(
+        total=math.ceil(frames / task.action_repeat), initial=played, desc=f"{name}, seed {seed}", unit="decision"
+    )
     while not ended:
         begin = time.perf_counter()
         if decision >= played:
-            chosen = holding if reward >= repeat else planner
+            chosen = holding if reward >= task.action_repeat else planner
             planned = chosen.plan(simulator, 1, width, device="cpu", generator=beginning.generator)
             beginning.actions.append(planned[0])
         _, reward, terminated, truncated, _ = adapter.step(beginning.actions[decision].numpy())
@@ -304,9 +303,11 @@ def main() -> None:
     clip = not options.no_clip
     planner = CrossEntropyPlanner(options.horizon, options.candidates, options.iterations, options.elites, clip)
     holding = CrossEntropyPlanner(options.horizon, *options.holding, clip) if options.holding else planner
-    action_repeat = options.action_repeat or TASKS[options.task].action_repeat
+    task = TASKS[options.task]
+    if options.action_repeat:
+        task = replace(task, action_repeat=options.action_repeat)
     clipped = "" if clip else "_no_clip"
-    repeated = f"_repeat_{action_repeat}" if options.action_repeat else ""
+    repeated = f"_repeat_{task.action_repeat}" if options.action_repeat else ""
     first = f"_first_{options.frames}" if options.frames < FRAMES else ""
     held = f"_holding_{holding.candidates}x{holding.iterations}" if options.holding else ""
     path = (
@@ -318,15 +319,15 @@ def main() -> None:
         f"--elites {options.elites} --iterations {options.iterations} --horizon {options.horizon} "
         + ("" if clip else "--no-clip ")
         + (f"--holding {' '.join(map(str, options.holding))} " if options.holding else "")
-        + (f"--action-repeat {action_repeat} " if options.action_repeat else "")
+        + (f"--action-repeat {task.action_repeat} " if options.action_repeat else "")
         + (f"--frames {options.frames} " if first else "")
         + f"--episodes {options.episodes} --threads {options.threads}",
         "task": f"dmc/{options.task}-v0",
-        "action_repeat": action_repeat,
+        "action_repeat": task.action_repeat,
         "frames": options.frames,
         "planner": asdict(planner),
         **({"holding": asdict(holding)} if options.holding else {}),
-        "paper": TASKS[options.task].paper,
+        "paper": task.paper,
         "threads": options.threads,
         "processors": os.cpu_count(),
         "versions": {package: importlib.metadata.version(package) for package in ("dm_control", "mujoco", "torch")},
@@ -346,7 +347,7 @@ def main() -> None:
         if seed in played:
             continue
         underway = path.with_name(f"{path.stem}_seed_{seed}.underway")
-        episode = play(options.task, planner, holding, seed, options.threads, underway, action_repeat, options.frames)
+        episode = play(options.task, task, planner, holding, seed, options.threads, underway, options.frames)
         content["episodes"].append(episode)
         write(path, content)
         underway.unlink(missing_ok=True)

@@ -49,7 +49,7 @@ def test_candidates_are_scored_as_the_environment_rewards_them(name):
             for field, values in ARRANGED.get(name, {}).items():
                 for joint, value in values.items():
                     getattr(environment.control.physics.named.data, field)[joint] = value
-        simulator = planning.Simulator(adapter, task, task.action_repeat, threads=1 + seed % 2)
+        simulator = planning.Simulator(adapter, task, threads=1 + seed % 2)
         candidates = generator.uniform(-1, 1, (5, 12, width)).astype(np.float32)
         expected = simulator.rewards(candidates)
         assert expected.shape == (5, 12 * task.action_repeat)
@@ -67,7 +67,7 @@ def test_candidates_are_scored_as_the_environment_rewards_them(name):
 
 def test_an_episode_that_was_stopped_goes_on_with_the_same_result(tmp_path, monkeypatch):
     planner = planning.CrossEntropyPlanner(6, 40, 3, 5)
-    whole = planning.play("reacher-easy", planner, planner, 0, 1)
+    whole = planning.play("reacher-easy", planning.TASKS["reacher-easy"], planner, planner, 0, 1)
     real, planned = planning.CrossEntropyPlanner.plan, []
 
     def plan(self, *arguments, **more):
@@ -79,10 +79,10 @@ def test_an_episode_that_was_stopped_goes_on_with_the_same_result(tmp_path, monk
     monkeypatch.setattr(planning.CrossEntropyPlanner, "plan", plan)
     underway = tmp_path / "plan.underway"
     with pytest.raises(KeyboardInterrupt):
-        planning.play("reacher-easy", planner, planner, 0, 1, underway)
+        planning.play("reacher-easy", planning.TASKS["reacher-easy"], planner, planner, 0, 1, underway)
     planned.clear()
     monkeypatch.setattr(planning.CrossEntropyPlanner, "plan", lambda *a, **b: planned.append(0) or real(*a, **b))
-    parts = planning.play("reacher-easy", planner, planner, 0, 1, underway)
+    parts = planning.play("reacher-easy", planning.TASKS["reacher-easy"], planner, planner, 0, 1, underway)
     assert len(planned) == 250 - 20, "two times 10 decisions were kept"
     assert parts["return"] == whole["return"]
 
@@ -108,7 +108,7 @@ def test_an_episode_is_planned_and_the_command_goes_on(tmp_path, monkeypatch, ca
     with pytest.raises(SystemExit, match="holds episodes of another planner"):
         run(2, "--horizon", "7")
     planner = planning.CrossEntropyPlanner(6, 40, 3, 5)
-    again = planning.play("reacher-easy", planner, planner, 0, 2)
+    again = planning.play("reacher-easy", planning.TASKS["reacher-easy"], planner, planner, 0, 2)
     assert again["return"] == first["episodes"][0]["return"], "neither threads nor a second time change an episode"
     real, used = planning.CrossEntropyPlanner.plan, []
     monkeypatch.setattr(
@@ -116,7 +116,9 @@ def test_an_episode_is_planned_and_the_command_goes_on(tmp_path, monkeypatch, ca
         "plan",
         lambda self, *arguments, **more: used.append(self.candidates) or real(self, *arguments, **more),
     )
-    held = planning.play("reacher-easy", planner, planning.CrossEntropyPlanner(6, 10, 1, 2), 0, 2)
+    held = planning.play(
+        "reacher-easy", planning.TASKS["reacher-easy"], planner, planning.CrossEntropyPlanner(6, 10, 1, 2), 0, 2
+    )
     assert used[0] == 40, "nothing was earned before the first decision"
     assert 0.9 * held["return"] / 4 < used.count(10) <= held["return"] / 4
     used.clear()

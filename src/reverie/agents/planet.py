@@ -54,8 +54,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "continuation": True,
     },
 }
-"""`paper` has the values of the released code, `paper-text` the reward head and the search that the paper describes
-instead; then two ablations of the paper. `quick` is ours: small tasks on a CPU."""
+"""`paper` has the values of the released code, `paper-text` the reward head that the paper describes instead, and a
+search that is not clipped (Algorithm 2); then two ablations of the paper. `quick` is ours: small tasks on a CPU."""
 
 
 @dataclass(frozen=True)
