@@ -23,7 +23,7 @@ from reverie.tensor_files import load_tensors
 __all__ = ["PRESETS", "RECIPES", "WorldModelsAgent", "WorldModelsConfig"]
 MOST_STARTS = 1000
 """Episodes whose first frames begin dreams (released code of World Models)."""
-MAY_BE_ZERO = ("curiosity", "living_reward", "vision_epochs")
+MAY_BE_ZERO = ("anneal_to", "curiosity", "living_reward", "vision_epochs")
 """Settings that switch something off by 0."""
 
 
@@ -62,8 +62,9 @@ class WorldModelsConfig:
     controllers of the released code do in CarRacing)."""
     hold: int = 10
     """Longest time that an action is held, or correlation time of one that wanders, in steps (released code)."""
-    vision_epochs: int = 1
-    """Passes over all frames (appendix; the released code has 10); 0 leaves V as it came from another run."""
+    vision_epochs: float = 1.0
+    """Passes over all frames, also parts of one (appendix; the released code has 10); 0 leaves V as it came from
+    another run."""
     vision_batch: int = 100
     """Frames a batch (released code)."""
     vision_learning_rate: float = 1e-4
@@ -78,6 +79,9 @@ class WorldModelsConfig:
     """Adam's learning rate for M (released code)."""
     memory_clip: float = 1.0
     """Gradients of M are clipped to plus or minus this, number by number (released code)."""
+    anneal_to: float = 1.0
+    """Share of the learning rates of V and M that is left at the end of an iteration; they fall linearly (ours; the
+    released code has 0.79 for M in Take Cover)."""
     population: int = 64
     """Candidates a generation (appendix, "Evolution Strategies")."""
     rollouts: int = 16
@@ -122,6 +126,8 @@ class WorldModelsConfig:
             raise ConfigError("curiosity needs M's state, which this controller leaves out; give controller_reads zh")
         if self.random_memory and self.evolve_in == "dream":
             raise ConfigError("a random memory has nothing to dream; give evolve_in environment with random_memory")
+        if self.anneal_to > 1:
+            raise ConfigError(f"anneal_to is a share of the learning rates, so at most 1, got {self.anneal_to}")
         if self.memory_length < 2 or self.population < 4:
             raise ConfigError(
                 f"memory_length must be at least 2 and population at least 4, got {self.memory_length} and "

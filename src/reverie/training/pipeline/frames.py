@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +100,20 @@ class FrameStore:
             array[rows] = episode[key]
         self.rows = rows.stop
         self.lengths.append(length)
+
+    @contextlib.contextmanager
+    def read_at_random(self) -> Iterator[NDArray[np.uint8]]:
+        """The frames, for reading in random order, where a system that reads ahead would read mostly in vain."""
+        images = self.arrays[self.name]
+        memory: Any = images._mmap  # type: ignore[attr-defined]
+        advise = memory.madvise if hasattr(mmap, "MADV_RANDOM") else None
+        if advise:
+            advise(mmap.MADV_RANDOM)
+        try:
+            yield images
+        finally:
+            if advise:
+                advise(mmap.MADV_NORMAL)
 
     def copy_from(self, other: FrameStore) -> None:
         """Takes all episodes of another store, in place of its own.

@@ -38,6 +38,8 @@ class Training:
         learning_rate: of Adam with the usual other settings.
         total: updates.
         precision: in which networks compute; weights, their gradients and Adam stay float32.
+        begun: updates at which the present iteration began.
+        anneal_to: share of the learning rate that is left at the end; it falls linearly from `begun` on.
 
     Attributes:
         updates: done so far.
@@ -50,6 +52,8 @@ class Training:
     learning_rate: float
     total: int
     precision: torch.dtype = torch.float32
+    begun: int = 0
+    anneal_to: float = 1.0
     updates: int = 0
     carried: dict[str, Tensor] = field(default_factory=dict)
     losses: list[dict[str, float]] = field(default_factory=list)
@@ -77,6 +81,8 @@ class Training:
         torch.stack(list(terms.values())).sum().backward()
         if clip is not None:
             nn.utils.clip_grad_value_(self.module.parameters(), clip)
+        done = (self.updates - self.begun) / (self.total - self.begun)
+        self._optimizer.param_groups[0]["lr"] = self.learning_rate * (1 - (1 - self.anneal_to) * done)
         self._optimizer.step()
         self.updates += 1
         every = max(1, math.ceil(self.total / LOGGED_POINTS))
@@ -135,7 +141,6 @@ def train_vision(
     training: Training,
     store: FrameStore,
     rows: int,
-    begun: int,
     batch: int,
     seed: int,
     device: torch.device,
@@ -147,7 +152,6 @@ def train_vision(
         training: of the autoencoder.
         store: frames.
         rows: how many of them.
-        begun: updates at which the first epoch over these frames began.
         batch: frames a batch.
         seed: of the order and of sampling.
         device: where V is.
@@ -155,22 +159,22 @@ def train_vision(
     """
     vision = training.module
     assert isinstance(vision, ConvVAE)
-    frames = store.arrays[store.name]
     per_epoch = max(1, rows // batch)
-    order, epoch = np.zeros(0, np.int64), -1
-    while not training.complete:
-        if (training.updates - begun) // per_epoch != epoch:
-            epoch = (training.updates - begun) // per_epoch
-            order = np.random.default_rng((seed, 1, begun, epoch)).permutation(rows)
-        begin = (training.updates - begun) % per_epoch * batch
-        chosen = np.sort(order[begin : begin + batch])
-        seed_update(seed, 1, training.updates)
-        images = torch.from_numpy(frames[chosen]).to(device).float() / 255
-        with training.computing():
-            terms = vision.loss(images)
-        training.step(terms)
-        if done(training.updates):
-            return
+    order, epoch, begun = np.zeros(0, np.int64), -1, training.begun
+    with store.read_at_random() as frames:
+        while not training.complete:
+            if (training.updates - begun) // per_epoch != epoch:
+                epoch = (training.updates - begun) // per_epoch
+                order = np.random.default_rng((seed, 1, begun, epoch)).permutation(rows)
+            begin = (training.updates - begun) % per_epoch * batch
+            chosen = np.sort(order[begin : begin + batch])
+            seed_update(seed, 1, training.updates)
+            images = torch.from_numpy(frames[chosen]).to(device).float() / 255
+            with training.computing():
+                terms = vision.loss(images)
+            training.step(terms)
+            if done(training.updates):
+                return
 
 
 @torch.no_grad()
@@ -252,7 +256,6 @@ def train_memory(
     training: Training,
     store: FrameStore,
     encoded: NDArray[np.float16],
-    begun: int,
     batch: int,
     length: int,
     clip: float,
@@ -266,7 +269,6 @@ def train_memory(
         training: of the mixture network.
         store: actions, rewards and flags.
         encoded: float16 [2, rows, Z], see `encode_frames`.
-        begun: updates at which the first epoch over these latents began.
         batch: parallel rows of the stream.
         length: steps of a chunk.
         clip: limit of each number of the gradient.
@@ -290,8 +292,8 @@ def train_memory(
     per_epoch = max(1, (rows_there // batch - 1) // length)
     lengths = store.lengths[: int(np.searchsorted(np.cumsum(store.lengths), rows_there, "right"))]
     while not training.complete:
-        epoch, skipped = divmod(training.updates - begun, per_epoch)
-        for number, rows in enumerate(memory_chunks(lengths, batch, length, (seed, 2, begun, epoch))):
+        epoch, skipped = divmod(training.updates - training.begun, per_epoch)
+        for number, rows in enumerate(memory_chunks(lengths, batch, length, (seed, 2, training.begun, epoch))):
             if number < skipped:
                 continue
             seed_update(seed, 2, training.updates)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ def vision_updates(config: WorldModelsConfig, lengths: Sequence[int], iteration:
     """Updates of V at the end of an iteration: some passes over all frames in each where V learns."""
     learned = min(iteration + 1, 1) if config.keep_vision else iteration + 1
     passes = [max(1, rows_of(config, lengths, i) // config.vision_batch) for i in range(learned)]
-    return config.vision_epochs * sum(passes)
+    return math.ceil(config.vision_epochs * sum(passes))
 
 
 def memory_updates(config: WorldModelsConfig, iteration: int) -> int:

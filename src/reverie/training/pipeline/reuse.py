@@ -24,7 +24,7 @@ STAGES: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     (
         "V",
         ("vision.safetensors", "latents.npy"),
-        ("latent", "vision_epochs", "vision_batch", "vision_learning_rate"),
+        ("latent", "vision_epochs", "vision_batch", "vision_learning_rate", "anneal_to"),
     ),
     (
         "M",

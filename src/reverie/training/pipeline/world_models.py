@@ -313,15 +313,15 @@ class WorldModelsTraining:
     def _learn_vision(self, iteration: int) -> None:
         config, total = self.config, self._vision_updates(iteration)
         path = self.path / VISION_FILE
-        training = Training(path, self.model.vision, config.vision_learning_rate, total, self.precision)
+        begun, rate = self._vision_updates(iteration - 1), config.vision_learning_rate
+        training = Training(path, self.model.vision, rate, total, self.precision, begun, config.anneal_to)
         if not config.vision_epochs:
             training.save_if_due(0, force=not path.exists())
         if not training.complete:
             with self._stage("learning to see (V)", total, "updates") as display:
                 done = self._after_update(training, display, self._memory_updates(iteration - 1))
-                begun = self._vision_updates(iteration - 1)
                 rows, seed = rows_of(self.config, self.store.lengths, iteration), self.settings.seed
-                train_vision(training, self.store, rows, begun, config.vision_batch, seed, self.device, done)
+                train_vision(training, self.store, rows, config.vision_batch, seed, self.device, done)
 
     def _encode(self, iteration: int) -> None:
         """Latents of the frames that V saw in this iteration; those of earlier ones are of no use any more."""
@@ -349,7 +349,8 @@ class WorldModelsTraining:
     def _learn_memory(self, iteration: int) -> None:
         config, settings, total = self.config, self.settings, self._memory_updates(iteration)
         path = self.path / MEMORY_FILE
-        training = Training(path, self.model.memory, config.memory_learning_rate, total, self.precision)
+        begun, rate = self._memory_updates(iteration - 1), config.memory_learning_rate
+        training = Training(path, self.model.memory, rate, total, self.precision, begun, config.anneal_to)
         if config.random_memory:
             training.save_if_due(0, force=not path.exists())
         if training.complete:
@@ -360,7 +361,6 @@ class WorldModelsTraining:
                 training,
                 self.store,
                 self.encoded,
-                self._memory_updates(iteration - 1),
                 config.memory_batch,
                 config.memory_length,
                 config.memory_clip,
