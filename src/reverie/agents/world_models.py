@@ -24,7 +24,7 @@ __all__ = ["PRESETS", "RECIPES", "WorldModelsAgent", "WorldModelsConfig"]
 MOST_STARTS = 1000
 """Episodes whose first frames begin dreams (released code of World Models)."""
 MAY_BE_ZERO = ("anneal_to", "curiosity", "living_reward", "vision_epochs")
-"""Settings that switch something off by 0."""
+"""Settings that mean something by 0."""
 
 
 @dataclass(frozen=True)
