@@ -22,7 +22,7 @@ import torch
 
 from reverie.agents.imagination_agent import PolicyState
 from reverie.agents.registry import action_repeat as paper_repeat
-from reverie.agents.registry import config_class, make_config, recipe
+from reverie.agents.registry import config_class, default_preset, make_config, preset_values, recipe
 from reverie.dream.dream import Dream, collect_starts
 from reverie.dream.dream_env import DreamEnv, DreamObservation, DreamVectorEnv
 from reverie.dream.open_loop import OpenLoop, choose_sequences, predict_open_loop, remember_open_loop
@@ -32,7 +32,7 @@ from reverie.training.device import choose_device, choose_precision
 from reverie.training.evaluation import Evaluation, evaluate, to_tensors
 from reverie.training.model_files import load_model, save_model
 from reverie.training.pipeline.world_models import PipelineSettings, WorldModelsTraining
-from reverie.training.run_folder import CONFIG_FILE, default_path
+from reverie.training.run_folder import CONFIG_FILE, default_path, stored_preset
 from reverie.training.settings import TrainSettings
 from reverie.training.trainer import Trainer
 
@@ -52,8 +52,8 @@ class Learner:
         action_repeat: environment frames an action; by default as in the agent's paper for its tasks, given by their
             id, and 1 for all others.
         time_limit: truncate episodes after this many frames.
-        preset: `paper`, `quick` for small tasks on a CPU, or another of `PRESETS` in the agent's file; by default that
-            of the agent's paper for this task, or `paper`.
+        preset: `quick` for small tasks on a CPU within the hour, `paper` for the paper's protocol for this kind of
+            task, or another of `PRESETS` in the agent's file; by default quick on a CPU and paper on a GPU.
         settings: fields of `TrainSettings` and of the agent's configuration, e.g. `size="12m"`, `num_envs=8`.
 
     Raises:
@@ -87,22 +87,27 @@ class Learner:
             self.source = environment
         else:
             if isinstance(environment, str):
-                environment, preset = recipe(self.agent_name, environment, preset)
+                environment, preset = recipe(self.agent_name, environment, preset, choose_device(device).type)
             if action_repeat is None:
                 action_repeat = paper_repeat(self.agent_name, environment) if isinstance(environment, str) else 1
             self.source = EnvironmentSource(environment, pixels, image_size, action_repeat, time_limit)
-        own = {field.name for field in fields(self.settings_class)}
-        self._settings = {key: value for key, value in settings.items() if key in own}
-        self._settings |= {"seed": seed, "device": device}
-        if self.source.kind == "object":
-            self._settings.setdefault("num_envs", 1)
-        self.config = make_config(self.agent_name, _agent_settings(self.agent_name, settings, own), preset or "paper")
+        self._device = choose_device(device)
         self.run_folder = Path(run) if run else default_path(self.source.name, self.agent_name, seed)
-        self._saved_in: Path | None = None
-        self._trained = False
+        self.preset = preset or stored_preset(self.run_folder) or default_preset(self._device.type)
+        own = {field.name for field in fields(self.settings_class)}
+        chosen = _agent_settings(self.agent_name, settings, own)
+        make_config(self.agent_name, chosen, self.preset)  # a slip is said before an environment is made
         self.adapter: EnvironmentAdapter = self.source.make()
         self.interface = self.adapter.interface
-        self._device = choose_device(device)
+        defaults = preset_values(self.agent_name, self.preset, self.interface)
+        if self.source.kind == "object":
+            defaults["num_envs"] = 1
+        self._settings = {key: value for key, value in {**defaults, **settings}.items() if key in own}
+        self._settings |= {"seed": seed, "device": device}
+        self.config = make_config(self.agent_name, chosen, self.preset, self.interface)
+        self._saved_in: Path | None = None
+        self._trained = False
+        self._updates: int | None = None
         self._agent: Any = None
 
     @property
@@ -125,11 +130,11 @@ class Learner:
         """A new agent on the device."""
         return self.config.build(self.interface).to(self._device)
 
-    def learn(self, steps: int, *, progress: bool = True) -> Learner:
-        """Trains until the run has made `steps` environment steps, going on from its last checkpoint.
+    def learn(self, steps: int | None = None, *, progress: bool = True) -> Learner:
+        """Trains until the run has made `steps` environment steps, resuming from its last checkpoint.
 
         Args:
-            steps: environment steps at the end, counted from the beginning of the run.
+            steps: environment steps at the end, counted from the beginning of the run; by default as the preset says.
             progress: show a progress bar.
 
         Returns:
@@ -150,13 +155,13 @@ class Learner:
                 f"be checked, so give another run=... if it did not",
                 stacklevel=2,
             )
-        settings = TrainSettings(**{**self._settings, "steps": steps})
-        trainer = Trainer(self.config, settings, self.source, self.run_folder, visible=progress)
+        settings = TrainSettings(**{**self._settings, **({} if steps is None else {"steps": steps})})
+        trainer = Trainer(self.config, settings, self.source, self.run_folder, visible=progress, preset=self.preset)
         try:
             complete = trainer.run()
         finally:
             trainer.close()
-        self.agent = trainer.agent
+        self.agent, self._updates = trainer.agent, trainer.updater.updates
         self._trained = True
         if not complete:
             raise KeyboardInterrupt
@@ -178,6 +183,8 @@ class Learner:
             seed: of the episodes and of sampling.
             progress: called with the number of finished episodes.
         """
+        if self._updates == 0:
+            warnings.warn("the agent has made no update: these are the scores of untrained weights", stacklevel=2)
         return evaluate(
             self.agent,
             self.source,
@@ -293,6 +300,7 @@ class Learner:
             "environment": self.source.to_json(),
             "interface": self.interface.to_json(),
             "seed": self._settings["seed"],
+            "updates": self._updates,
         }
 
     def close(self) -> None:
@@ -439,7 +447,7 @@ def load(
     given = environment.environment if isinstance(environment, EnvironmentSource) else environment
     source = EnvironmentSource.from_json(stored, given)
     cls = LEARNERS[description["agent"]]
-    own = {field.name for field in fields(cls.settings_class)} - {"seed", "device", "steps"}
+    own = {field.name for field in fields(cls.settings_class)} - {"seed", "device"}
     kept = {key: value for key, value in description.get("settings", {}).items() if key in own}
     learner = cls(source, seed=description["seed"], run=None, device=device, **description["agent_config"], **kept)
     if learner.interface.to_json() != agent.interface.to_json():
@@ -451,7 +459,7 @@ def load(
         learner.run_folder = Path(path)
     else:
         learner._saved_in = Path(path)
-    learner.agent = agent
+    learner.agent, learner._updates = agent, description.get("updates")
     learner._trained = True
     return learner
 

@@ -583,18 +583,18 @@ def test_the_papers_tasks_bring_their_recipes(tmp_path, capsys, monkeypatch):
     seen = []
     monkeypatch.setattr(world_models.WorldModelsTraining, "run", lambda self: seen.append(self) or False)
     for name, (environment, preset) in RECIPES.items():
-        run = tmp_path / preset / name.replace("/", "_")
-        assert main(["train", "world-models", "--env", name, "--run", str(run)]) == 130
-        assert f"--env {environment} --preset {preset}" in capsys.readouterr().out
+        run, small = tmp_path / preset / name.replace("/", "_"), f"{preset}-small"
+        assert main(["train", "world-models", "--env", name, "--device", "cpu", "--run", str(run)]) == 130
+        assert f"--env {environment} --preset {small}" in capsys.readouterr().out
         assert seen[-1].source.name == environment
-        assert seen[-1].config == make_config("world-models", {}, preset)
-        small = ["--preset", f"{preset}-small", "--run", f"{run}-small", "--quiet"]
-        assert main(["train", "world-models", "--env", name, *small]) == 130
+        assert seen[-1].config == make_config("world-models", {}, small)
+        whole = ["--preset", preset, "--run", f"{run}-whole", "--quiet"]
+        assert main(["train", "world-models", "--env", name, *whole]) == 130
         assert "recipe" not in capsys.readouterr().out
         assert seen[-1].source.name == environment
-        assert seen[-1].config == make_config("world-models", {}, f"{preset}-small")
-        learner = reverie.WorldModels(name)
-        assert (learner.source.name, learner.config) == (environment, make_config("world-models", {}, preset))
+        assert seen[-1].config == make_config("world-models", {}, preset)
+        learner = reverie.WorldModels(name, device="cpu")
+        assert (learner.source.name, learner.config) == (environment, make_config("world-models", {}, small))
         learner.close()
     plain = reverie.WorldModels("CarRacing-v3", preset="quick", image_size=64)
     assert plain.source.name == "CarRacing-v3"

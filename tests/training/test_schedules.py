@@ -10,9 +10,11 @@ from run_helpers import assert_same_run, metrics, replay_rows, train
 
 from reverie.agents.dreamer_v1 import DreamerV1Config
 from reverie.agents.planet import PlaNetConfig
-from reverie.agents.registry import make_config
+from reverie.agents.registry import AGENTS, make_config, preset_values, presets
 from reverie.agents.schedule import Schedule
+from reverie.spaces import ActionPart, Interface, ObservationPart
 from reverie.training import trainer
+from reverie.training.settings import TrainSettings
 from reverie.training.trainer import Trainer
 from reverie.training.updater import Updater
 
@@ -70,6 +72,61 @@ def test_dreamer_v3_spreads_its_updates_and_does_not_wait_for_episodes():
     config = make_config("dreamer-v3", {"replay_ratio": 512.0, "warmup_steps": 10})
     assert config.schedule() == Schedule(10, per_step=0.5, newest_first=True)
     assert play(config.schedule(), 16) == [0] * 9 + [1, 0, 1, 0, 1, 0, 1]
+
+
+PRESETS = [(agent, preset) for agent in AGENTS for preset in presets(agent)]
+KINDS = {
+    "vectors": Interface((ObservationPart("o", "vector", (3,)),), (ActionPart("action", "continuous", 1),)),
+    "pictures": Interface((ObservationPart("o", "image", (64, 64, 3)),), (ActionPart("action", "discrete", 1, (3,)),)),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("agent", "preset"), PRESETS)
+def test_every_preset_makes_the_updates_that_its_numbers_promise(agent, preset, kind):
+    config = make_config(agent, {}, preset, KINDS[kind])
+    schedule, length = config.schedule(), 100
+    steps = max(2 * schedule.warmup_steps, 3 * schedule.warmup_episodes * length)
+    made = sum(play(schedule, steps, length))
+    if agent == "planet":
+        promised = config.updates * (1 + steps // length - config.random_episodes)
+    elif agent == "dreamer-v1":
+        promised = config.updates * (1 + (steps - config.warmup_steps) // config.update_every)
+    else:
+        rate = config.replay_ratio / (config.batch_size * config.batch_length)
+        promised = getattr(config, "first_updates", 1) + int(rate * (steps - config.warmup_steps) + 1e-6)
+    assert made == promised == schedule.updates_after(steps, steps // length)
+    assert made >= 10
+    assert schedule.updates_after(schedule.warmup_steps - 1, schedule.warmup_episodes - 1) == 0
+
+
+@pytest.mark.parametrize(("agent", "preset"), PRESETS)
+def test_a_run_of_a_presets_own_length_learns(agent, preset):
+    for interface in KINDS.values():
+        values = preset_values(agent, preset, interface)
+        schedule = make_config(agent, {}, preset, interface).schedule()
+        assert schedule.updates_after(values.get("steps", TrainSettings.steps), 10**6) >= 100
+
+
+def test_agents_without_first_updates_learn_all_the_same():
+    # The published code at the time of DreamerV2's paper: no update before the agent acts, then one every four steps.
+    made = play(Schedule(8, random_warmup=True, first=0, per_step=0.25), 20)
+    assert [step + 1 for step, count in enumerate(made) if count] == [12, 16, 20]
+
+
+def test_many_parts_make_whole_updates():
+    # 125 times 0.8 is 99.99999999999999 as a sum.
+    made = play(Schedule(0, first=1, per_step=0.8, burst=100), 501)
+    assert {step: count for step, count in enumerate(made) if count} == {0: 1, 125: 100, 250: 100, 375: 100, 500: 100}
+
+
+def test_whether_the_warm_up_is_over_survives_a_checkpoint():
+    before, after = (Counting(Schedule(2, first=0, per_step=0.5)) for _ in range(2))
+    assert [before.learn(step, 1) for step in (1, 2)] == [0, 0]
+    after.agent, after._latents = SimpleNamespace(device="cpu"), None
+    after.restore(*before.state())
+    assert not after.warming_up(2, 0)
+    assert [after.learn(step, 1) for step in (3, 4)] == [0, 1]
 
 
 def test_nothing_is_learned_before_there_is_a_window():

@@ -53,10 +53,20 @@ PRESETS: dict[str, dict[str, Any]] = {
         "kl_scale": 0.1,
         "free_nats": 1.0,
         "continuation": True,
+        "steps": 20_000,
     },
 }
 """`tf1` is the code of the paper where it differs from the newer code that the defaults follow, `atari` that code's
-settings for discrete actions; then three ablations of the paper. `quick` is ours: small tasks on a CPU."""
+settings for discrete actions; then three ablations of the paper. `quick` is ours: small tasks on a CPU within the hour.
+"""
+
+BY_KIND: dict[str, dict[str, dict[str, Any]]] = {
+    "paper": {
+        "continuous": {"num_envs": 1, "steps": 2_500_000},
+        "discrete": {**PRESETS["atari"], "num_envs": 1, "steps": 50_000_000},
+    },
+}
+"""Further values of the paper's protocols, for DeepMind Control and for Atari (appendix A)."""
 
 
 @dataclass(frozen=True)

@@ -82,10 +82,19 @@ PRESETS: dict[str, dict[str, Any]] = {
         "entropy": 1e-2,
         "continuation": True,
         "slow_critic_every": 10,
+        "steps": 10_000,
     },
 }
 """`paper` is the Atari agent of table D.1. `atari` and `dmc` are the published code, `dmc-first` its first commit, from
-the time of the paper. `quick` is ours: small tasks on a CPU."""
+the time of the paper. `quick` is ours: small tasks on a CPU within the hour."""
+
+BY_KIND: dict[str, dict[str, dict[str, Any]]] = {
+    "paper": {
+        "continuous": {**PRESETS["dmc"], "num_envs": 1, "steps": 500_000},
+        "discrete": {"num_envs": 1, "steps": 50_000_000},
+    },
+}
+"""Further values of the paper's protocols: for Atari, and for DeepMind Control, whose settings are in the code only."""
 
 
 @dataclass(frozen=True)

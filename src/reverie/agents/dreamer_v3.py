@@ -47,18 +47,33 @@ PRESETS: dict[str, dict[str, Any]] = {
     "quick": {
         "size": "100k",
         "batch_length": 32,
-        "replay_ratio": 128.0,
-        "warmup_steps": 500,
+        "replay_ratio": 16.0,
+        "warmup_steps": 4000,
         "learning_rate": 1e-3,
         "learning_rate_warmup": 100,
+        "learning_rate_decay": 1000,
+        "entropy": 1e-3,
+        "num_envs": 16,
+        "steps": 80_000,
     },
 }
-"""`quick` is ours: small tasks on a CPU in minutes. benchmarks/README.md has what it reaches."""
+"""`quick` is ours: small tasks on a CPU within the hour. benchmarks/README.md has what it reaches."""
+
+BY_KIND: dict[str, dict[str, dict[str, Any]]] = {
+    "paper": {
+        "vectors": {"replay_ratio": 1024.0, "num_envs": 16, "steps": 500_000},
+        "pictures continuous": {"replay_ratio": 256.0, "num_envs": 16, "steps": 1_000_000},
+        "pictures discrete": {"replay_ratio": 32.0, "num_envs": 16, "steps": 50_000_000},
+    },
+    "quick": {"pictures": {"units": 64, "batch_length": 8, "replay_ratio": 16.0, "steps": 40_000}},
+}
+"""Further values for tasks that show pictures or vectors and take continuous or discrete actions. Those of `paper` are
+the protocols for DeepMind Control from vectors and from images, and for Atari (extended data table 2)."""
 
 
 @dataclass(frozen=True)
 class DreamerV3Config(EvenSchedule):
-    """Settings of DreamerV3 (2025). Defaults are the paper's, except the size, which fits a CPU."""
+    """Settings of DreamerV3 (2025). Defaults are the paper's for Atari, except the size, which fits a CPU."""
 
     name: ClassVar[str] = "dreamer-v3"
 
@@ -98,6 +113,8 @@ class DreamerV3Config(EvenSchedule):
     """Learning rate of every network (extended data table 4)."""
     learning_rate_warmup: int = 1000
     """Updates over which the learning rate rises from zero (official code)."""
+    learning_rate_decay: int = 0
+    """Updates after which the learning rate has halved, falling as 1 / (1 + t / T); 0 for never (ours)."""
     gradient_clip: float = 0.3
     """Largest ratio of gradient to parameter norm, a tensor (methods, "Optimizer")."""
     horizon: int = 15
@@ -172,4 +189,10 @@ class DreamerV3Config(EvenSchedule):
 
     def build_optimizer(self, agent: ImaginationAgent) -> LaProp:
         """One optimiser for all networks; call when the agent is on its device."""
-        return LaProp(agent.parameters(), self.learning_rate, self.gradient_clip, self.learning_rate_warmup)
+        return LaProp(
+            agent.parameters(),
+            rate=self.learning_rate,
+            clip=self.gradient_clip,
+            warmup=self.learning_rate_warmup,
+            decay=self.learning_rate_decay,
+        )

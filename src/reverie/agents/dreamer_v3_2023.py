@@ -39,7 +39,30 @@ SIZES = {
 }
 """`nano` is ours, for small tasks on a CPU; the others are the paper's."""
 
-PRESETS: dict[str, dict[str, Any]] = {"paper": {}}
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "quick": {
+        "size": "nano",
+        "batch_length": 32,
+        "replay_ratio": 32.0,
+        "warmup_steps": 2000,
+        "model_learning_rate": 1e-3,
+        "behavior_learning_rate": 3e-4,
+        "num_envs": 16,
+        "steps": 40_000,
+    },
+}
+"""`quick` is ours: small tasks on a CPU within the hour."""
+
+BY_KIND: dict[str, dict[str, dict[str, Any]]] = {
+    "paper": {
+        "vectors": {"replay_ratio": 512.0, "steps": 500_000},
+        "pictures continuous": {"replay_ratio": 512.0, "steps": 1_000_000},
+        "pictures discrete": {"replay_ratio": 64.0, "steps": 50_000_000},
+    },
+    "quick": {"pictures": {"batch_length": 8, "replay_ratio": 16.0}},
+}
+"""Further values by kind of task; those of `paper` are the protocols for DeepMind Control and for Atari (table A.1)."""
 
 
 @dataclass(frozen=True)

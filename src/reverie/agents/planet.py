@@ -52,10 +52,15 @@ PRESETS: dict[str, dict[str, Any]] = {
         "kl_scale": 0.1,
         "free_nats": 1.0,
         "continuation": True,
+        "steps": 5_000,
     },
 }
 """`paper` has the values of the released code, `paper-text` the reward head that the paper describes instead, and a
-search that is not clipped (Algorithm 2); then two ablations of the paper. `quick` is ours: small tasks on a CPU."""
+search that is not clipped (Algorithm 2); then two ablations of the paper. `quick` is ours: small tasks on a CPU within
+the hour."""
+
+BY_KIND: dict[str, dict[str, dict[str, Any]]] = {"paper": {"continuous": {"num_envs": 1, "steps": 500_000}}}
+"""Further values of the paper's protocol, a thousand episodes of DeepMind Control (table 1)."""
 
 
 @dataclass(frozen=True)

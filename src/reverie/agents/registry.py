@@ -7,6 +7,7 @@ import importlib
 import math
 from collections.abc import Mapping
 from dataclasses import fields
+from types import ModuleType
 from typing import Any, ClassVar, Literal, Protocol, get_args, get_origin, get_type_hints
 
 from reverie.agents.imagination_agent import ImaginationAgent
@@ -63,31 +64,62 @@ def config_class(name: str) -> type[Any]:
 
 def presets(name: str) -> dict[str, dict[str, Any]]:
     """Named sets of values of an agent; `paper` is empty, for the defaults are the paper's."""
-    return importlib.import_module(config_class(name).__module__).PRESETS
+    return _module(name).PRESETS
 
 
-def recipe(name: str, environment: str, preset: str | None) -> tuple[str, str]:
-    """The environment as the agent's paper saw it, and the preset.
+def _module(name: str) -> ModuleType:
+    """The file of an agent."""
+    return importlib.import_module(config_class(name).__module__)
+
+
+def default_preset(device: str) -> str:
+    """The preset of a run that names none: `quick` on a CPU, `paper` on a GPU.
+
+    Args:
+        device: kind of device, `cpu` or `cuda`.
+    """
+    return "quick" if device == "cpu" else "paper"
+
+
+def recipe(name: str, environment: str, preset: str | None, device: str = "cpu") -> tuple[str, str | None]:
+    """The environment as the agent's paper saw it, and the preset; both as they are for other tasks.
 
     Args:
         name: of the agent.
         environment: id; the tasks of the paper go by several names.
-        preset: that was asked for; with None a task of the paper brings its own. A preset for other tasks leaves the
-            environment as it is.
+        preset: that was asked for; with None a task of the paper brings its own, on a CPU the small one. A preset for
+            other tasks leaves the environment as it is.
+        device: kind of device that it is for.
     """
-    known = getattr(importlib.import_module(config_class(name).__module__), "RECIPES", {})
-    seen, own = known.get(environment, (environment, "paper"))
-    return (seen if preset is None or preset.startswith(own) else environment), preset or own
+    known = getattr(_module(name), "RECIPES", {})
+    if environment not in known:
+        return environment, preset
+    seen, own = known[environment]
+    small = f"{own}-small"
+    chosen = preset or (small if device == "cpu" and small in presets(name) else own)
+    return (seen if chosen.startswith(own) else environment), chosen
 
 
 def action_repeat(name: str, environment: str) -> int:
     """Environment frames an action in the agent's paper for one of its tasks, 1 for all others."""
-    known = getattr(importlib.import_module(config_class(name).__module__), "ACTION_REPEATS", {})
+    known = getattr(_module(name), "ACTION_REPEATS", {})
     return next((count for start, count in known.items() if environment.startswith(start)), 1)
 
 
-def preset_values(name: str, preset: str) -> dict[str, Any]:
-    """The values of one preset.
+def kinds(interface: Interface) -> set[str]:
+    """What presets ask of a task: `pictures` or `vectors`, and `continuous` or `discrete` for its actions."""
+    pictures = any(part.kind == "image" for part in interface.observations)
+    continuous = all(part.kind == "continuous" for part in interface.actions)
+    return {"pictures" if pictures else "vectors", "continuous" if continuous else "discrete"}
+
+
+def preset_values(name: str, preset: str, interface: Interface | None = None) -> dict[str, Any]:
+    """The values of one preset: settings of the agent, and `steps` and `num_envs` of the run where it has them.
+
+    Args:
+        name: of the agent.
+        preset: its name.
+        interface: of the task, whose kind brings further values; without it only what holds for all tasks.
 
     Raises:
         ConfigError: the agent has no preset of that name.
@@ -95,11 +127,22 @@ def preset_values(name: str, preset: str) -> dict[str, Any]:
     known = presets(name)
     if preset not in known:
         raise ConfigError(f"{name} has no preset {preset!r}; choose one of {', '.join(known)}")
-    return known[preset]
+    values = dict(known[preset])
+    if interface is not None:
+        for kind, more in getattr(_module(name), "BY_KIND", {}).get(preset, {}).items():
+            if set(kind.split()) <= kinds(interface):
+                values |= more
+    return values
 
 
-def make_config(name: str, values: Mapping[str, Any], preset: str = "paper") -> Any:
+def make_config(name: str, values: Mapping[str, Any], preset: str = "paper", interface: Interface | None = None) -> Any:
     """A configuration from plain values on top of a preset, checked.
+
+    Args:
+        name: of the agent.
+        values: settings by name.
+        preset: whose values hold where `values` has none.
+        interface: of the task; see `preset_values`.
 
     Raises:
         ConfigError: an unknown setting (the nearest right one is named) or a value that cannot work.
@@ -111,7 +154,8 @@ def make_config(name: str, values: Mapping[str, Any], preset: str = "paper") -> 
             close = difflib.get_close_matches(key, known, 1, 0.4)
             hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(known)}"
             raise ConfigError(f"{name} has no setting {key!r}; {hint}")
-    config = cls(**{**preset_values(name, preset), **values})
+    own = {key: value for key, value in preset_values(name, preset, interface).items() if key in known}
+    config = cls(**{**own, **values})
     if name in AGENTS:
         check_config(config)
     return config
@@ -123,7 +167,7 @@ SHARES |= {"kl_balance", "epsilon", "final_epsilon"}
 MAY_BE_ZERO = {"warmup_steps", "learning_rate_warmup", "replay_context", "entropy", "free_nats", "dynamics_scale"}
 MAY_BE_ZERO |= {"representation_scale", "slow_critic_weight", "replay_value_scale", *SHARES}
 MAY_BE_ZERO |= {"kl_scale", "overshooting_scale", "global_prior_scale", "action_noise", "epsilon_decay", "weight_decay"}
-MAY_BE_ZERO |= {"first_updates"}
+MAY_BE_ZERO |= {"first_updates", "learning_rate_decay"}
 """Settings that 0 switches off; all others are greater."""
 
 

@@ -29,6 +29,29 @@ class Schedule:
     burst: int = 1
     newest_first: bool = False
 
+    def updates_after(self, steps: int, episodes: int = 0) -> int:
+        """Updates of a run that has made so many environment steps and finished so many episodes.
+
+        Args:
+            steps: environment steps.
+            episodes: finished episodes, as far as the schedule counts them.
+        """
+        if steps < self.warmup_steps or episodes < self.warmup_episodes:
+            return 0
+        credit = (steps - self.warmup_steps) * self.per_step + (episodes - self.warmup_episodes) * self.per_episode
+        return self.first + whole(credit) // self.burst * self.burst
+
+    def warmup(self) -> str:
+        """What the first update waits for, in words."""
+        waits = [f"{self.warmup_steps:,} steps"] if self.warmup_steps else []
+        waits += [f"the end of {self.warmup_episodes:,} episodes"] if self.warmup_episodes else []
+        return " and ".join(waits) or "nothing"
+
+
+def whole(updates: float) -> int:
+    """The whole updates in a sum of many parts, from which rounding may have taken a little: 125 times 0.8 is 100."""
+    return int(updates + 1e-6)
+
 
 class EvenSchedule:
     """Base of settings with a replay ratio: updates are spread evenly over the steps that follow the warm-up."""

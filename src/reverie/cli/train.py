@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reverie.cli.options import parse
 from reverie.cli.run_files import CURVE_FILE, print_run_files
 from reverie.errors import ConfigError
 from reverie.training.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from reverie.envs import EnvironmentSource
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,9 @@ class EnvironmentOptions:
     """Truncate episodes after this many frames."""
     run: Path | None = None
     """Run folder; runs/<env>/<agent>/<seed> by default. The same command with the same folder resumes."""
-    preset: str = "paper"
-    """Defaults of the agent's options: paper, quick for small tasks on a CPU in minutes, or another of the agent."""
+    preset: str | None = None
+    """Defaults of the other options: quick learns small tasks on a CPU within the hour, paper is the paper's protocol
+    for this kind of task; without it quick on a CPU and paper on a GPU. Agents have more presets on their pages."""
     checkpoint: str | None = None
     """Go on from this checkpoint of the run instead of its newest."""
     quiet: bool = False
@@ -40,7 +44,7 @@ class EnvironmentOptions:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command; returns the exit code."""
-    from reverie.agents.registry import AGENTS, PIPELINES, check_config, config_class, preset_values
+    from reverie.agents.registry import AGENTS, PIPELINES, check_config, config_class
 
     if not arguments or arguments[0].startswith("-"):
         if arguments and arguments[0] in ("-h", "--help"):
@@ -48,17 +52,12 @@ def main(arguments: Sequence[str]) -> int:
             return 0
         raise ConfigError(f"train needs an agent first: reverie train {next(iter(AGENTS))} --env CartPole-v1")
     agent = arguments[0]
-    cls = config_class(agent)
-    preset, words = _recipe(agent, arguments[1:])
-    defaults = cls(**preset_values(agent, preset))
     if agent in PIPELINES:
-        from reverie.training.pipeline.world_models import PipelineSettings
-
-        options = parse(_options(cls, defaults, PipelineSettings), f"train {agent}", words)
-        return _train_in_stages(options.environment, options.settings, options.agent)
-    options = parse(_options(cls, defaults, TrainSettings), f"train {agent}", words)
+        return _train_in_stages(agent, arguments[1:])
+    config_class(agent)
+    options, source, preset = _read(agent, arguments[1:])
     check_config(options.agent)
-    return _train(options.environment, options.settings, options.agent)
+    return _train(options.environment, options.settings, options.agent, source, preset)
 
 
 def _usage(agents: list[str]) -> str:
@@ -81,27 +80,70 @@ def _take_option(name: str, arguments: Sequence[str]) -> tuple[str | None, list[
     return None, words
 
 
+def _read(agent: str, words: Sequence[str]) -> tuple[Any, EnvironmentSource, str]:
+    """All options of an agent's run, the recipe for its environment, and the preset that gave the defaults.
+
+    What a preset says depends on the kind of task, so the words are read twice: first for the environment, then with
+    the defaults for it. A run that is resumed keeps its preset.
+    """
+    from reverie.agents.registry import default_preset, preset_values
+    from reverie.training.device import choose_device
+    from reverie.training.run_folder import stored_preset
+
+    asked, _ = _take_option("--preset", words)
+    guess = asked or default_preset(choose_device().type)
+    options = _parse(agent, TrainSettings, preset_values(agent, guess), words)
+    source = _source(options.environment, agent)
+    preset = (
+        asked
+        or stored_preset(_run_path(options.environment, source, agent, options.settings.seed))
+        or default_preset(choose_device(options.settings.device).type)
+    )
+    adapter = source.make()
+    adapter.close()
+    return _parse(agent, TrainSettings, preset_values(agent, preset, adapter.interface), words), source, preset
+
+
+def _run_path(environment: EnvironmentOptions, source: EnvironmentSource, agent: str, seed: int) -> Path:
+    from reverie.training.run_folder import default_path
+
+    return environment.run or default_path(source.name, agent, seed)
+
+
+def _parse(agent: str, settings: type[Any], values: dict[str, Any], words: Sequence[str]) -> Any:
+    """Reads the words with the values of a preset as defaults."""
+    from reverie.agents.registry import config_class
+
+    config = config_class(agent)
+    own = {field.name for field in fields(config)}
+    defaults = config(**{name: value for name, value in values.items() if name in own})
+    run = settings(**{name: value for name, value in values.items() if name not in own})
+    return parse(_options(config, defaults, run), f"train {agent}", words)
+
+
 def _recipe(agent: str, arguments: Sequence[str]) -> tuple[str, list[str]]:
     """The preset and the other words; the tasks of an agent's paper bring their own environment and preset."""
-    from reverie.agents.registry import recipe
+    from reverie.agents.registry import default_preset, recipe
+    from reverie.training.device import choose_device
 
     asked, words = _take_option("--preset", arguments)
+    device = choose_device(_take_option("--device", words)[0] or "auto").type
     environment, others = _take_option("--env", words)
     if environment is None:
-        return asked or "paper", words
-    seen, preset = recipe(agent, environment, asked)
-    if (seen, preset) != (environment, asked or "paper") and "--quiet" not in words:
+        return asked or default_preset(device), words
+    seen, preset = recipe(agent, environment, asked, device)
+    if (seen, preset) != (environment, asked) and "--quiet" not in words:
         print(f"recipe            {environment}: --env {seen} --preset {preset}")
-    return preset, ["--env", seen, *others]
+    return preset or default_preset(device), ["--env", seen, *others]
 
 
-def _options(config: type[Any], defaults: Any, settings: type[Any]) -> type[Any]:
+def _options(config: type[Any], defaults: Any, settings: Any) -> type[Any]:
     """The options of the command as one dataclass: environment, run and the agent's own."""
     return make_dataclass(
         "Options",
         [
             ("environment", EnvironmentOptions),
-            ("settings", settings, field(default_factory=settings)),
+            ("settings", type(settings), field(default=settings)),
             ("agent", config, field(default=defaults)),
         ],
         namespace={"__doc__": f"Train {config.name}: {(config.__doc__ or '').splitlines()[0]}"},
@@ -109,15 +151,17 @@ def _options(config: type[Any], defaults: Any, settings: type[Any]) -> type[Any]
     )
 
 
-def _train(environment: EnvironmentOptions, settings: TrainSettings, config: Any) -> int:
+def _train(
+    environment: EnvironmentOptions, settings: TrainSettings, config: Any, source: EnvironmentSource, preset: str
+) -> int:
     from reverie.training.curves import plot_learning_curves
     from reverie.training.metrics import read_scores
-    from reverie.training.run_folder import default_path
     from reverie.training.trainer import Trainer
 
-    source = _source(environment, config.name)
-    path = environment.run or default_path(source.name, config.name, settings.seed)
-    trainer = Trainer(config, settings, source, path, environment.checkpoint, visible=not environment.quiet)
+    path = _run_path(environment, source, config.name, settings.seed)
+    trainer = Trainer(
+        config, settings, source, path, environment.checkpoint, visible=not environment.quiet, preset=preset
+    )
     try:
         complete = trainer.run()
     finally:
@@ -136,7 +180,7 @@ def _train(environment: EnvironmentOptions, settings: TrainSettings, config: Any
     return 0
 
 
-def _source(environment: EnvironmentOptions, agent: str) -> Any:
+def _source(environment: EnvironmentOptions, agent: str) -> EnvironmentSource:
     """The recipe that the options describe; actions are repeated as in the agent's paper where they do not say."""
     from reverie.agents.registry import action_repeat
     from reverie.envs import EnvironmentSource
@@ -151,15 +195,18 @@ def _source(environment: EnvironmentOptions, agent: str) -> Any:
     )
 
 
-def _train_in_stages(environment: EnvironmentOptions, settings: Any, config: Any) -> int:
+def _train_in_stages(agent: str, words: Sequence[str]) -> int:
+    from reverie.agents.registry import preset_values
     from reverie.training.metrics import read_scores
-    from reverie.training.pipeline.world_models import WorldModelsTraining
-    from reverie.training.run_folder import default_path
+    from reverie.training.pipeline.world_models import PipelineSettings, WorldModelsTraining
 
+    preset, words = _recipe(agent, words)
+    options = _parse(agent, PipelineSettings, preset_values(agent, preset), words)
+    environment, settings, config = options.environment, options.settings, options.agent
     if environment.checkpoint is not None:
         raise ConfigError(f"{config.name} goes on from its newest files only; drop --checkpoint")
-    source = _source(environment, config.name)
-    path = environment.run or default_path(source.name, config.name, settings.seed)
+    source = _source(environment, agent)
+    path = _run_path(environment, source, agent, settings.seed)
     training = WorldModelsTraining(config, settings, source, path, visible=not environment.quiet)
     try:
         complete = training.run()

@@ -16,9 +16,10 @@ class LaProp:
         g  <- g / max(1, |g| / (clip max(minimum_norm, |p|)))        clipping, norms over the whole tensor
         nu <- beta2 nu + (1 - beta2) g^2
         mu <- beta1 mu + (1 - beta1) g / (sqrt(nu / (1 - beta2^t)) + epsilon)
-        p  <- p - rate min(1, (t - 1) / warmup) mu / (1 - beta1^t)
+        p  <- p - rate(t) mu / (1 - beta1^t)
 
-    so that the first update of a run with warm-up changes nothing, as in the official code. All steps work on lists
+    with rate(t) = rate min(1, (t - 1) / warmup) / (1 + (t - 1) / decay), so that the first update of a run with
+    warm-up changes nothing, as in the official code. The decay is ours. All steps work on lists
     of tensors at once, and the counter lives on the device: a step never waits for the host.
 
     Args:
@@ -26,6 +27,7 @@ class LaProp:
         rate: learning rate.
         clip: largest ratio of gradient norm to parameter norm.
         warmup: updates over which the rate rises linearly from zero.
+        decay: updates after which the rate has fallen to a half, after twice as many to a third; 0 for never.
         beta1, beta2: decay of momentum and of squared gradients.
         epsilon: added to the root of the squared gradients.
         minimum_norm: least parameter norm that the clipping assumes.
@@ -37,13 +39,14 @@ class LaProp:
         rate: float = 4e-5,
         clip: float = 0.3,
         warmup: int = 1000,
+        decay: int = 0,
         beta1: float = 0.9,
         beta2: float = 0.999,
         epsilon: float = 1e-20,
         minimum_norm: float = 1e-3,
     ) -> None:
         self.parameters = [p for p in parameters if p.requires_grad]
-        self.rate, self.clip, self.warmup = rate, clip, warmup
+        self.rate, self.clip, self.warmup, self.decay = rate, clip, warmup, decay
         self.beta1, self.beta2, self.epsilon, self.minimum_norm = beta1, beta2, epsilon, minimum_norm
         self.momentum = [torch.zeros_like(p) for p in self.parameters]
         self.square = [torch.zeros_like(p) for p in self.parameters]
@@ -62,7 +65,9 @@ class LaProp:
         sizes = torch.stack(list(torch._foreach_norm(self.parameters)))
         excess = norms / (self.clip * sizes.clamp(min=self.minimum_norm))
         gradients = torch._foreach_mul(raw, (1 / excess.clamp(min=1)).unbind())
-        warm = (self.count / self.warmup).clamp(max=1) if self.warmup else torch.ones_like(self.count)
+        share = (self.count / self.warmup).clamp(max=1) if self.warmup else torch.ones_like(self.count)
+        if self.decay:
+            share = share / (1 + self.count / self.decay)
         self.count += 1
         torch._foreach_mul_(self.square, self.beta2)
         torch._foreach_addcmul_(self.square, gradients, gradients, 1 - self.beta2)
@@ -71,7 +76,7 @@ class LaProp:
         torch._foreach_add_(scale, self.epsilon)
         torch._foreach_div_(gradients, scale)
         torch._foreach_lerp_(self.momentum, gradients, 1 - self.beta1)
-        change = torch._foreach_mul(self.momentum, -self.rate * warm / (1 - self.beta1**self.count))
+        change = torch._foreach_mul(self.momentum, -self.rate * share / (1 - self.beta1**self.count))
         torch._foreach_add_(self.parameters, change)
         return {
             "optimizer/gradient_norm": norms.square().sum().sqrt(),

@@ -44,12 +44,7 @@ def random_batch(agent: ImaginationAgent, batch_size: int, length: int) -> dict[
     """A batch as the replay gives it, filled with random numbers, on the agent's device."""
     device, latent = agent.device, agent.world_model.rssm.latent
     shape = (batch_size, length + agent.replay_context)
-    batch: dict[str, torch.Tensor] = {}
-    for part in agent.interface.observations:
-        if part.kind == "image":
-            batch[part.name] = torch.randint(0, 256, (*shape, *part.shape), dtype=torch.uint8, device=device)
-        else:
-            batch[part.name] = torch.randn(*shape, *part.shape, device=device)
+    batch = random_observation(agent.interface, shape, device)
     batch["action"] = torch.rand(*shape, agent.interface.action_width, device=device)
     batch["reward"] = torch.randn(shape, device=device)
     for flag in ("is_first", "is_last", "is_terminal"):
@@ -62,15 +57,28 @@ def random_batch(agent: ImaginationAgent, batch_size: int, length: int) -> dict[
     return batch
 
 
+def random_observation(interface: Interface, shape: tuple[int, ...], device: torch.device) -> dict[str, torch.Tensor]:
+    """Observation parts filled with random numbers, [*shape, *shape of the part] each."""
+    parts: dict[str, torch.Tensor] = {}
+    for part in interface.observations:
+        if part.kind == "vector":
+            parts[part.name] = torch.randn(*shape, *part.shape, device=device)
+        else:
+            dtype = torch.uint8 if part.kind == "image" else torch.int32
+            end = 256 if part.kind == "image" else min(part.classes)
+            parts[part.name] = torch.randint(0, end, (*shape, *part.shape), dtype=dtype, device=device)
+    return parts
+
+
 def matmul_rate(device: torch.device, dtype: torch.dtype, side: int = 2048) -> float:
     """Floating-point operations a second of a square matrix product, the best of ten."""
     a = torch.randn(side, side, device=device).to(dtype)
     fastest = float("inf")
     for _ in range(10):
-        _wait(device)
+        wait(device)
         start = time.perf_counter()
         a @ a
-        _wait(device)
+        wait(device)
         fastest = min(fastest, time.perf_counter() - start)
     return 2 * side**3 / fastest
 
@@ -92,10 +100,10 @@ def measure(
         agent.update(batch)
     seconds = []
     for _ in range(updates):
-        _wait(device)
+        wait(device)
         start = time.perf_counter()
         agent.update(batch)
-        _wait(device)
+        wait(device)
         seconds.append(time.perf_counter() - start)
     with FlopCounterMode(display=False) as counter:
         agent.update(batch)
@@ -121,7 +129,8 @@ def _phases(agent: ImaginationAgent, batch: dict[str, torch.Tensor]) -> dict[str
     }
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
+    """Waits until the device has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

@@ -21,6 +21,7 @@ from reverie.tensor_files import save_tensors
 from reverie.training.files import read_json, sha256, synchronise_folder, write_json
 
 FOLDER = "checkpoints"
+STATE_FILE = "state.json"
 MANIFEST = "manifest.json"
 PARTIAL, REPLACED = ".partial-", ".replaced-"
 KEPT = 2
@@ -104,7 +105,7 @@ class Checkpoints:
         for stem, values in tensors.items():
             path = folder / f"{stem}.safetensors"
             save_tensors(values, path)
-        write_json(folder / "state.json", state)
+        write_json(folder / STATE_FILE, state)
         files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in sorted(folder.iterdir())}
         write_json(folder / MANIFEST, {"configuration": self.fingerprint, "files": files})
         synchronise_folder(folder)
@@ -164,7 +165,7 @@ class Checkpoints:
             raise CheckpointError(
                 f"checkpoint {folder} belongs to another configuration ({fingerprint} there, {self.fingerprint} here)"
             )
-        state = read_json(folder / "state.json")
+        state = read_json(folder / STATE_FILE)
         restore(state)
         return state
 

@@ -15,7 +15,7 @@ from reverie.agents.registry import PIPELINES, make_config
 from reverie.errors import CheckpointError, ReverieError
 from reverie.spaces import Interface
 from reverie.tensor_files import read_tensors, save_tensors
-from reverie.training.checkpoint import FOLDER
+from reverie.training.checkpoint import FOLDER, STATE_FILE
 from reverie.training.files import read_json, write_json
 from reverie.training.run_folder import CONFIG_FILE
 
@@ -83,7 +83,7 @@ def load_model(path: Path, device: torch.device, checkpoint: str = "best") -> tu
         checkpoint: see `find_weights`.
 
     Returns:
-        The agent, and the description it was saved with.
+        The agent, and the description it was saved with, in which `updates` is how many made the weights or None.
 
     Raises:
         CheckpointError: files are missing, damaged, or do not fit each other.
@@ -109,7 +109,17 @@ def load_model(path: Path, device: torch.device, checkpoint: str = "best") -> tu
         agent.load(weights)
     except CheckpointError as error:
         raise CheckpointError(f"{str(error).rstrip('.')}; {_alternative(path, weights)}") from error
-    return agent, description
+    return agent, {**description, "updates": _updates(weights.parent)}
+
+
+def _updates(folder: Path) -> int | None:
+    """How many updates made the weights in a folder, if it says so: a checkpoint, or what `save_model` wrote."""
+    try:
+        if (folder / STATE_FILE).is_file():
+            return read_json(folder / STATE_FILE)["updater"]["updates"]
+        return read_json(folder / CONFIG_FILE).get("updates")
+    except (ReverieError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _agent_of(config_file: Path) -> str | None:

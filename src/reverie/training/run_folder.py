@@ -118,6 +118,16 @@ def _compare(folder: Path, section: str, stored: Mapping[str, Any], wanted: Mapp
             )
 
 
+def stored_preset(path: Path) -> str | None:
+    """The preset of the run in a folder, if there is a run and it says so."""
+    try:
+        config = read_json(path / CONFIG_FILE) if (path / CONFIG_FILE).is_file() else {}
+    except ReverieError:
+        return None  # `RunFolder.claim` says what is wrong with the file
+    preset = config.get("preset") if isinstance(config, dict) else None
+    return preset if isinstance(preset, str) else None
+
+
 def default_path(task: str, agent: str, seed: int) -> Path:
     """runs/<task>/<agent>/<seed>, with characters that no file name should have replaced."""
     return Path("runs") / re.sub(r"[^A-Za-z0-9._+-]+", "-", task) / agent / str(seed)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from reverie.errors import ConfigError
 
 MAY_CHANGE = {"steps", "device", "precision", "threads", "vectorization", "checkpoint_minutes", "evaluate_every"}
-MAY_CHANGE |= {"evaluation_episodes", "deterministic_evaluation", "log_every", "videos"}
+MAY_CHANGE |= {"evaluation_episodes", "deterministic_evaluation", "log_every", "videos", "stop_at"}
 """Settings that may differ when a run is resumed; all others make it another run."""
 
 
@@ -27,7 +27,9 @@ class TrainSettings:
     """How long and how to train."""
 
     steps: int = 100_000
-    """Environment steps (agent decisions) at which the run is complete."""
+    """Environment steps (agent decisions) at which the run is complete; by default as the preset says."""
+    stop_at: float | None = None
+    """End the run early, once the mean return of an evaluation reaches this."""
     seed: int = 0
     """Seed of weights, environments, replay and sampling."""
     num_envs: int = 4

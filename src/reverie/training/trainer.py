@@ -6,6 +6,7 @@ import contextlib
 import errno
 import shutil
 import time
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from reverie.tensor_files import read_tensors
 from reverie.training.checkpoint import NAME_DIGITS, Checkpoints, checkpoint_name, digest
 from reverie.training.collector import Collector, replay_fields
 from reverie.training.device import choose_device, choose_precision
+from reverie.training.estimate import duration, time_costs
 from reverie.training.evaluation import Evaluation, evaluate
 from reverie.training.interruption import Interruption
 from reverie.training.memory import keep_freed_memory, warn_if_large
@@ -32,6 +34,8 @@ from reverie.training.settings import TrainSettings
 from reverie.training.updater import Updater
 
 VIDEO_SEQUENCES, VIDEO_LENGTH, TENSORBOARD_COLUMNS = 6, 50, 3
+MANY_EPISODES = 10**9
+"""As many finished episodes as any schedule could wait for."""
 
 
 class Trainer:
@@ -44,6 +48,7 @@ class Trainer:
         path: run folder.
         checkpoint: name of the checkpoint to go on from; the newest by default.
         visible: show progress.
+        preset: where settings that were not chosen came from, to be shown and kept.
 
     Raises:
         RunFolderError: the folder cannot be written, is in use, or holds another run.
@@ -58,8 +63,9 @@ class Trainer:
         path: Path,
         checkpoint: str | None = None,
         visible: bool = True,
+        preset: str = "paper",
     ) -> None:
-        self.config, self.settings, self.source, self.visible = config, settings, source, visible
+        self.config, self.settings, self.source, self.visible, self.preset = config, settings, source, visible, preset
         device = choose_device(settings.device)
         dtype = choose_precision(settings.precision, device)
         keep_freed_memory()
@@ -103,7 +109,8 @@ class Trainer:
         )
         identity = {"agent_config": asdict(config), "settings": settings.identity()}  # type: ignore[call-overload]
         identity |= {"environment": self.source.to_json(), "interface": interface.to_json()}
-        described = {"agent": config.name, "seed": settings.seed, **identity, "settings": asdict(settings)}
+        described = {"agent": config.name, "seed": settings.seed, "preset": self.preset, **identity}
+        described["settings"] = asdict(settings)
         self.folder.claim(described, identity)
         self.description = described
         self.checkpoints = Checkpoints(self.path, digest(identity))
@@ -194,7 +201,7 @@ class Trainer:
             self._greet()
             try:
                 self._evaluate_if_due()
-                while self.env_steps < settings.steps and not self._stop:
+                while self.env_steps < settings.steps and not (self._stop or self._reached):
                     self._advance()
                     self._evaluate_if_due()
                 if not self._stop and self._evaluated != self.env_steps:
@@ -202,6 +209,8 @@ class Trainer:
                     self._evaluate()
                 if self._stop:
                     self.save_checkpoint()
+                elif self.updater.updates == 0:
+                    warnings.warn(self._without_update(), stacklevel=2)
             except EnvironmentProblem:
                 self.updater.check()  # an agent that has diverged gives actions that no environment takes
                 raise
@@ -220,8 +229,59 @@ class Trainer:
         )
         if self.env_steps:
             self.display.say(f"going on from step {self.env_steps:,}, update {self.updater.updates:,}")
-        if self.env_steps >= self.settings.steps:
-            self.display.say(f"the run is complete at {self.env_steps:,} steps; give more --steps to go on")
+        if self._reached:
+            self.display.say(
+                f"the run is complete: an evaluation has reached {self.best:.1f}, and --stop-at is "
+                f"{self.settings.stop_at:g}; leave it out to continue"
+            )
+        elif self.env_steps >= self.settings.steps:
+            self.display.say(f"the run is complete at {self.env_steps:,} steps; give more --steps to continue")
+        else:
+            self._announce()
+
+    def _announce(self) -> None:
+        """Says what the preset makes of this run, and how long it will take here."""
+        config, settings, schedule = self.config, self.settings, self.updater.schedule
+        too_short = settings.steps < self.replay.length * settings.num_envs
+        if too_short or schedule.updates_after(settings.steps, MANY_EPISODES) == 0:
+            warnings.warn(
+                f"no update will be made: the first one waits for {self._awaited(too_short)}, and the run ends after "
+                f"{settings.steps:,} steps; give more --steps, or a shorter warm-up",
+                stacklevel=3,
+            )
+        if not self.visible:
+            return
+        costs = time_costs(config, self.agent.interface, self.agent.device, self.agent.compute_dtype, settings.num_envs)
+        first, last = (schedule.updates_after(steps) for steps in (self.env_steps, settings.steps))
+        line = f"preset {self.preset} · {settings.steps:,} steps"
+        decisions = (settings.steps - self.env_steps) // settings.num_envs
+        if schedule.per_episode:
+            line += (
+                f" · {schedule.per_episode:g} updates of {costs.update:.2g} s for every episode, decisions of "
+                f"{costs.decision:.2g} s: about {duration(costs.seconds(0, decisions))} for the decisions"
+            )
+        else:
+            ratio = schedule.per_step * config.batch_size * config.batch_length
+            line += (
+                f" · replay ratio {ratio:,.4g} · {last:,} updates of {costs.update:.2g} s: about "
+                f"{duration(costs.seconds(last - first, decisions))}"
+            )
+        self.display.say(f"{line}, and the time of environment and evaluations")
+
+    def _awaited(self, too_short: bool) -> str:
+        """What the first update waits for, in words; a replay that is too short for a window is said, too."""
+        window = f" and a window of {self.replay.length} steps of one of {self.settings.num_envs} environments"
+        return self.updater.schedule.warmup() + (window if too_short else "")
+
+    def _without_update(self) -> str:
+        """What to say of a run that has learned nothing."""
+        episodes, awaited = self.collector.episodes, self._awaited(self.replay.num_windows == 0)
+        endless = episodes < self.updater.schedule.warmup_episodes
+        return (
+            f"the agent has not learned: no update was made in {self.env_steps:,} steps and {episodes:,} finished "
+            f"episodes, because the first one waits for {awaited}; give more --steps, or "
+            f"{'a --time-limit if episodes do not end' if endless else 'a shorter warm-up'}"
+        )
 
     def _advance(self) -> None:
         before, episodes = self.env_steps, self.collector.episodes
@@ -292,7 +352,8 @@ class Trainer:
         append_scores(self.path, {**self.counters, **result.to_json()})
         if self.best is None or result.mean >= self.best:
             self.best = result.mean
-            save_model(self.path / "checkpoints" / "best", self.agent, self.description)
+            description = {**self.description, "updates": self.updater.updates}
+            save_model(self.path / "checkpoints" / "best", self.agent, description)
         self.save_checkpoint()
         self.display.say(
             f"step {self.env_steps:,}: evaluation return {result.mean:.1f} ± {result.standard_deviation:.1f} over "
@@ -318,6 +379,12 @@ class Trainer:
         self.writer.video("dream/open_loop", open_loop_frames(few), self.counters)
 
     # ------------------------------------------------------------------ stopping
+
+    @property
+    def _reached(self) -> bool:
+        """Whether an evaluation was as good as `stop_at` asks for."""
+        goal = self.settings.stop_at
+        return goal is not None and self.best is not None and self.best >= goal
 
     @property
     def _stop(self) -> bool:

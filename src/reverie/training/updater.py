@@ -8,6 +8,7 @@ import torch
 
 from reverie.agents.imagination_agent import ImaginationAgent
 from reverie.agents.registry import AgentConfig
+from reverie.agents.schedule import whole
 from reverie.errors import NumericalError
 from reverie.replay import SequenceReplay
 from reverie.training.evaluation import to_tensors
@@ -27,17 +28,17 @@ class Updater:
     def __init__(self, agent: ImaginationAgent, replay: SequenceReplay, config: AgentConfig) -> None:
         self.agent, self.replay = agent, replay
         self.batch_size, self.schedule = config.batch_size, config.schedule()
-        self.credit, self.updates = 0.0, 0
+        self.credit, self.updates, self.begun = 0.0, 0, False
         self.names: list[str] = []
         self.sums: torch.Tensor | None = None
         self.count = 0
         self._latents: tuple[Any, dict[str, torch.Tensor]] | None = None
 
     def warming_up(self, env_steps: int, episodes: int) -> bool:
-        """Whether the first update is still to wait, after so many environment steps and finished episodes."""
+        """Whether updates are still to wait, after so many environment steps and finished episodes."""
         schedule = self.schedule
         waits = env_steps < schedule.warmup_steps or episodes < schedule.warmup_episodes
-        return self.updates == 0 and (waits or self.replay.num_windows == 0)
+        return not self.begun and (waits or self.replay.num_windows == 0)
 
     def learn(self, env_steps: int, new_steps: int, episodes: int = 0, new_episodes: int = 0) -> int:
         """Makes the updates that are due after more experience and returns how many.
@@ -50,12 +51,13 @@ class Updater:
         """
         if self.warming_up(env_steps, episodes):
             return 0
-        schedule = self.schedule
-        if self.updates == 0 and self.credit == 0:
-            self.credit = float(schedule.first)
-        else:
+        schedule, burst = self.schedule, self.schedule.burst
+        if self.begun:
             self.credit += new_steps * schedule.per_step + new_episodes * schedule.per_episode
-        due = int(self.credit) // schedule.burst * schedule.burst if self.updates else int(self.credit)
+            due = whole(self.credit) // burst * burst
+        else:
+            self.begun, due = True, schedule.first
+            self.credit = float(due)
         self.credit -= due
         for _ in range(due):
             self.update()
@@ -131,7 +133,13 @@ class Updater:
 
     def state(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         """Everything that a checkpoint must keep: plain JSON data, and tensors."""
-        data = {"credit": self.credit, "updates": self.updates, "names": self.names, "count": self.count}
+        data = {
+            "credit": self.credit,
+            "updates": self.updates,
+            "begun": self.begun,
+            "names": self.names,
+            "count": self.count,
+        }
         tensors = {} if self.sums is None else {"sums": self.sums}
         if self._latents is not None:
             self._wait_for_latents()
@@ -143,6 +151,7 @@ class Updater:
     def restore(self, data: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
         """Inverse of `state`."""
         self.credit, self.updates = data["credit"], data["updates"]
+        self.begun = data.get("begun", self.updates > 0)  # older checkpoints lack the entry
         self.names, self.count = data["names"], data["count"]
         self.sums = tensors["sums"].to(self.agent.device) if "sums" in tensors else None
         latents = {name[8:]: value for name, value in tensors.items() if name.startswith("latents.")}
