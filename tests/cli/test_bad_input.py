@@ -131,7 +131,7 @@ def test_usage_errors(tmp_path, capsys, options, part):
     ("options", "part"),
     [
         ({"env": "Acrobot-v1"}, "environment environment"),
-        ({"learning_rate": 1e-3}, "agent_config learning_rate"),
+        ({"learning_rate": 2e-3}, "agent_config learning_rate"),
         ({"agent": "dreamer-v3-2023", "size": "xs", "hidden": None}, "dreamer-v3-2023"),
         ({"seed": 3}, "settings seed"),
         ({"num_envs": 2}, "settings num_envs"),
