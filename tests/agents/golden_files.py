@@ -180,11 +180,11 @@ def close(ours: Tensor, official: np.ndarray | float, relative: float, what: str
 
 
 def compare_outputs(
-    golden: Golden, prefix: str, ours: Mapping[str, Tensor], relative: float, besides: str = "-"
+    golden: Golden, prefix: str, ours: Mapping[str, Tensor], relative: float, besides: str | None = None
 ) -> None:
-    """All arrays below `prefix`, but for those whose names begin with `besides`."""
+    """All arrays below `prefix`; those whose keys begin with `besides` are compared elsewhere."""
     for key, official in golden.data.items():
-        if key.startswith(prefix) and not key.startswith(besides):
+        if key.startswith(prefix) and not (besides and key.startswith(besides)):
             close(ours[key.removeprefix(prefix)], official, relative, key)
 
 
@@ -212,8 +212,9 @@ def compare_gradients(golden: Golden, relative: float) -> None:
 
 def compare_changes(golden: Golden, before: dict[str, Tensor], relative: float) -> None:
     """The change of every weight since `before`, by the norm of the difference."""
-    after = golden.agent.state_dict()
-    for name, official in golden.weights("after3").items():
+    after, after_official = golden.agent.state_dict(), golden.weights("after3")
+    assert after_official.keys() == golden.weights("param").keys()
+    for name, official in after_official.items():
         change, official_change = after[name] - before[name], official - before[name]
         error = (change - official_change).norm() / official_change.norm().clamp(min=1e-12)
         assert error < relative, f"{name}: relative error {error:.2e}"

@@ -64,7 +64,8 @@ def test_three_updates(golden):
         # Our two halves of the KL have its value each.
         model = model_loss(metrics) - metrics["loss/representation"]
         close(model, official["model"] - constants, 1e-4, f"world model {update}")
-        close(metrics["loss/policy"], official["actor"], 1e-4, f"actor {update}")
+        # With ends the returns of both signs nearly cancel in their mean, which is the actor's loss.
+        close(metrics["loss/policy"], official["actor"], 1e-3, f"actor {update}")
         constant = NORMAL_CONSTANT * golden.starts * metrics["imagination/weight"].item()
         close(metrics["loss/value"], official["value"] - constant, 1e-4, f"value {update}")
     compare_changes(golden, before, 1e-4)
