@@ -1,9 +1,9 @@
 """Parity with the official DreamerV3: same weights, same batch, samples replaced by the mode."""
 
-import numpy as np
 import pytest
 import torch
-from golden_weights import golden_agent, weights
+from golden_dreamer_v3 import golden_agent
+from golden_files import close, compare_outputs, copy_of_weights
 
 TERMS = {
     "dyn": ("dynamics", 1.0),
@@ -19,41 +19,18 @@ TERMS = {
 }
 
 
-def close(ours: torch.Tensor, official: np.ndarray, relative: float, what: str) -> None:
-    """Largest difference relative to the largest magnitude of the array."""
-    official = np.asarray(official)
-    assert tuple(ours.shape) == official.shape, what
-    error = np.abs(ours.detach().numpy() - official).max() / max(np.abs(official).max(), 1e-12)
-    assert error < relative, f"{what}: relative error {error:.2e}"
-
-
 @pytest.fixture(params=["vector", "image"])
 def golden(request):
     return golden_agent(request.param)
 
 
 def test_predictions(golden):
-    agent, batch, data = golden
-    model = agent.world_model
-    trained, states, logits = agent.observe(batch, deterministic=True)
-    close(model.encoder(trained), data["out/tokens"], 1e-4, "tokens")
-    close(states.deterministic, data["out/deter"], 1e-4, "deterministic")
-    close(states.stochastic.unflatten(-1, (5, 6)), data["out/stoch"], 1e-4, "stochastic")
-    close(logits.unflatten(-1, (5, 6)), data["out/post_logit"], 1e-4, "posterior logits")
-    prior = model.rssm.predict(states.deterministic)
-    close(prior.unflatten(-1, (5, 6)), data["out/prior_logit"], 1e-4, "prior logits")
-    feature = states.feature
-    close(model.reward.mean(model.reward(feature)), data["out/reward_pred"], 1e-4, "reward")
-    close(torch.sigmoid(model.continuation(feature)), data["out/cont_prob"], 1e-4, "continuation")
-    critic = agent.behavior.critic
-    close(critic.mean(critic(feature)), data["out/value_pred"], 1e-4, "value")
-    for name, output in model.decoder(feature).items():
-        close(output, data[f"out/recon_{name}"], 1e-4, name)
+    compare_outputs(golden, "out/", golden.predictions(), 1e-4)
 
 
 def test_losses_of_every_step(golden):
-    agent, batch, data = golden
-    terms, metrics, _ = agent.loss(batch, deterministic=True)
+    agent, data = golden.agent, golden.data
+    terms, metrics, _ = golden.loss()
     for key in (key for key in data if key.startswith("lossbt/")):
         name, scale = TERMS[key.removeprefix("lossbt/")]
         close(terms.pop(name) / scale, data[key], 1e-4, name)
@@ -71,17 +48,15 @@ def test_losses_of_every_step(golden):
 
 
 def test_total_loss(golden):
-    agent, batch, data = golden
-    terms, _, _ = agent.loss(batch, deterministic=True)
-    close(torch.stack([term.mean() for term in terms.values()]).sum(), data["loss/total"], 1e-4, "total")
+    terms, _, _ = golden.loss()
+    close(torch.stack([term.mean() for term in terms.values()]).sum(), golden.data["loss/total"], 1e-4, "total")
 
 
 def test_gradients(golden):
-    agent, batch, data = golden
-    terms, _, _ = agent.loss(batch, deterministic=True)
+    terms, _, _ = golden.loss()
     sum(term.mean() for term in terms.values()).backward()
-    official = weights(data, "grad")
-    ours = {name: p.grad for name, p in agent.named_parameters() if p.requires_grad}
+    official = golden.weights("grad")
+    ours = {name: p.grad for name, p in golden.agent.named_parameters() if p.requires_grad}
     assert ours.keys() == official.keys()
     for name, gradient in official.items():
         if name.startswith("behavior.actor.outputs.action:mean"):
@@ -93,15 +68,11 @@ def test_gradients(golden):
 
 
 def test_change_of_the_parameters_after_three_updates(golden):
-    agent, batch, data = golden
-    before = {name: value.clone() for name, value in agent.state_dict().items()}
-    original = agent.loss
-    agent.loss = lambda batch: original(batch, deterministic=True)
-    for update in range(3):
-        metrics, _ = agent.update(batch)
+    agent, data, before = golden.agent, golden.data, copy_of_weights(golden)
+    for update, metrics in enumerate(golden.updates()):
         close(metrics["loss/total"], data[f"train{update}/loss"], 1e-4, f"loss {update}")
-    after, gradients = agent.state_dict(), weights(data, "grad")
-    for name, official in weights(data, "after3").items():
+    after, gradients = agent.state_dict(), golden.weights("grad")
+    for name, official in golden.weights("after3").items():
         # LaProp divides each entry by its own size, so entries whose gradient is rounding noise move by noise of full
         # size: bins far from any target (gradients of 1e-17) and, with samples replaced by the mode, the policy mean
         # (gradient zero). They are left out; the second kind also moves what the actor and critic see a little.

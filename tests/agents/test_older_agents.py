@@ -288,6 +288,12 @@ def test_settings_of_planet_reach_the_parts():
     assert isinstance(rssm.cell, ClassicGRU)
     assert agent.world_model.image_bits == 5
     assert (rates(agent), agent.optimizer.clips) == ({"world_model": (1e-3, 1e-4)}, {"world_model": 1000.0})
+    # TensorFlow's epsilon, which is sqrt(1 / 0.001) = 31.6 times as large in the first step: where the gradient is
+    # as large as epsilon, that step is 1 / (1 + 31.6) of the rate.
+    weight = next(agent.world_model.parameters())
+    before, weight.grad = weight.detach().clone(), torch.full_like(weight, 1e-4)
+    agent.optimizer.step()
+    assert torch.allclose(before - weight, torch.full_like(weight, 1e-3 / 32.6228), rtol=1e-2)
     assert isinstance(built(PlaNetConfig(transition="stochastic")).world_model.rssm.cell, Memoryless)
     assert built(PlaNetConfig(transition="deterministic")).world_model.rssm.latent.mean_only
     assert PlaNetConfig().schedule() == Schedule(warmup_episodes=5, random_warmup=True, first=100, per_episode=100)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from agent_helpers import MIXED, random_batch
-from golden_weights import golden_agent
+from golden_dreamer_v3 import golden_agent
 
 from reverie.agents.registry import make_config
 from reverie.spaces import Interface, ObservationPart
@@ -13,9 +13,9 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA d
 
 @pytest.mark.parametrize("kind", ["vector", "image"])
 def test_bfloat16_gives_nearly_the_same_losses_and_keeps_weights_in_float32(kind):
-    agent, batch, _ = golden_agent(kind)
-    exact = agent.loss(batch, deterministic=True)[0]
-    agent, batch, _ = golden_agent(kind)
+    exact = golden_agent(kind).loss()[0]
+    golden = golden_agent(kind)
+    agent, batch = golden.agent, golden.batch
     agent.compute_dtype = torch.bfloat16
     terms, metrics, states = agent.loss(batch, deterministic=True)
     assert states.deterministic.dtype == torch.bfloat16
@@ -32,7 +32,8 @@ def test_bfloat16_gives_nearly_the_same_losses_and_keeps_weights_in_float32(kind
 @needs_cuda
 @pytest.mark.parametrize("kind", ["vector", "image"])
 def test_cuda_agrees_with_the_golden_losses_without_waiting(kind):
-    agent, batch, data = golden_agent(kind)
+    golden = golden_agent(kind)
+    agent, batch, data = golden.agent, golden.batch, golden.data
     agent.cuda()
     agent.optimizer.__init__(agent.parameters())
     batch = {name: value.cuda() for name, value in batch.items()}

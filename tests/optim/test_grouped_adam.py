@@ -10,10 +10,11 @@ def scalar(value):
     return torch.tensor([value], requires_grad=True)
 
 
-def make(model=None, actor=None, clip=100.0):
+def make(model=None, actor=None, clip=100.0, epsilon=1e-5, early=False):
     model = model or [torch.linspace(-1, 1, 6).view(2, 3).requires_grad_(), scalar(0.5)]
     actor = actor or [scalar(2.0)]
-    return GroupedAdam({"model": (model, AdamGroup(0.1, 1e-8, 1000.0)), "actor": (actor, AdamGroup(0.01, 1e-5, clip))})
+    second = AdamGroup(0.01, epsilon, clip, epsilon_before_correction=early)
+    return GroupedAdam({"model": (model, AdamGroup(0.1, 1e-8, 1000.0)), "actor": (actor, second)})
 
 
 def set_gradients(optimizer, seed):
@@ -76,13 +77,53 @@ def test_epsilon_of_the_group():
     assert 1 - actor.item() == pytest.approx(0.005, rel=1e-3)
 
 
-def test_state_round_trip_gives_identical_next_steps():
-    first = make()
+def test_epsilon_before_the_bias_correction_by_hand():
+    # Gradients 1 and then 3 with rate 0.01 and epsilon 0.05. TensorFlow subtracts
+    # rate sqrt(1 - 0.999^t) / (1 - 0.9^t) m / (sqrt(v) + epsilon).
+    # t = 1: m = 0.1, sqrt(v) = sqrt(0.001) = 0.03162278; rate 0.01 * 0.03162278 / 0.1 = 0.003162278;
+    # 0.003162278 * 0.1 / (0.03162278 + 0.05) = 0.003874259.
+    # t = 2: m = 0.39, sqrt(v) = sqrt(0.009999) = 0.09999500; rate 0.01 * sqrt(0.001999) / 0.19 = 0.002353167;
+    # 0.002353167 * 0.39 / (0.09999500 + 0.05) = 0.006118439.
+    # In PyTorch's place the first step would be 0.01 * 1 / (1 + 0.05) = 0.009523810.
+    model, actor = scalar(1.0), scalar(1.0)
+    optimizer = make([model], [actor], epsilon=0.05, early=True)
+    for gradient, expected in ((1.0, 1 - 0.003874259), (3.0, 1 - 0.003874259 - 0.006118439)):
+        model.grad, actor.grad = torch.tensor([gradient]), torch.tensor([gradient])
+        optimizer.step()
+        assert actor.item() == pytest.approx(expected, abs=1e-6)
+    # The other group keeps its own place: the numbers of `test_second_step_by_hand`.
+    assert model.item() == pytest.approx(0.8082219, abs=2e-6)
+
+
+def test_state_does_not_tell_where_epsilon_is():
+    """Checkpoints of both kinds have the same tensors; the step that was reached decides the correction."""
+    plain, early, resumed = make(epsilon=0.05), make(epsilon=0.05, early=True), make(epsilon=0.05, early=True)
+    for optimizer in (plain, early):
+        for seed in range(3):
+            set_gradients(optimizer, seed)
+            optimizer.step()
+    assert plain.state_tensors().keys() == early.state_tensors().keys()
+    # Moments do not depend on epsilon, so the state of one is that of the other.
+    resumed.load_state_tensors(plain.state_tensors())
+    with torch.no_grad():
+        for target, source in zip(parameters(resumed), parameters(early), strict=True):
+            target.copy_(source)
+    for optimizer in (early, resumed):
+        set_gradients(optimizer, 3)
+        optimizer.step()
+    for one, other in zip(parameters(early), parameters(resumed), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_state_round_trip_gives_identical_next_steps(early):
+    first = make(early=early)
     for seed in range(3):
         set_gradients(first, seed)
         first.step()
     saved = {name: tensor.clone() for name, tensor in first.state_tensors().items()}
-    second = make(*[[p.detach().clone().requires_grad_() for p in members] for members in first.parameters.values()])
+    copies = [[p.detach().clone().requires_grad_() for p in members] for members in first.parameters.values()]
+    second = make(*copies, early=early)
     second.load_state_tensors(saved)
     for seed in range(3, 6):
         for optimizer in (first, second):

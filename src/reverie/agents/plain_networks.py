@@ -128,7 +128,7 @@ class PlainNetworks:
 def separate_adams(
     agent: ImaginationAgent, rates: Mapping[str, float], epsilon: float, clip: float, decay: float = 0.0
 ) -> GroupedAdam:
-    """An Adam for the world model and for each network of the behaviour.
+    """An Adam for the world model and for each network of the behaviour, with epsilon where TensorFlow has it.
 
     Args:
         agent: on its device.
@@ -138,6 +138,7 @@ def separate_adams(
         decay: share by which every weight shrinks before each step.
     """
     parts: dict[str, nn.Module] = {"world_model": agent.world_model, **agent.behavior.networks()}
-    return GroupedAdam(
-        {name: (part.parameters(), AdamGroup(rates[name], epsilon, clip, decay)) for name, part in parts.items()}
-    )
+    settings = {
+        name: AdamGroup(rate, epsilon, clip, decay, epsilon_before_correction=True) for name, rate in rates.items()
+    }
+    return GroupedAdam({name: (part.parameters(), settings[name]) for name, part in parts.items()})

@@ -183,6 +183,6 @@ class PlaNetConfig:
         return ImaginationAgent(interface, model, Planning(interface.actions, planner), 0, exploration)
 
     def build_optimizer(self, agent: ImaginationAgent) -> GroupedAdam:
-        """One Adam; call when the agent is on its device."""
-        group = AdamGroup(self.learning_rate, self.adam_epsilon, self.gradient_clip)
+        """One Adam, with epsilon where TensorFlow has it; call when the agent is on its device."""
+        group = AdamGroup(self.learning_rate, self.adam_epsilon, self.gradient_clip, epsilon_before_correction=True)
         return GroupedAdam({"world_model": (agent.world_model.parameters(), group)})

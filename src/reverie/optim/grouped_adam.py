@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -18,12 +19,17 @@ class AdamGroup:
         epsilon: added to the root of the squared gradients.
         clip: largest global norm of the gradient.
         decay: share by which every weight shrinks before each step, whatever the rate (DreamerV2).
+        epsilon_before_correction: add epsilon to the root before the bias correction, as TensorFlow's and Keras' Adam
+            do ("epsilon hat" of Kingma and Ba, 2015, end of section 2), instead of after it, as PyTorch and Optax do.
+            After t steps the same number then acts like epsilon / sqrt(1 - 0.999^t) in the other place: 32 times as
+            large in the first step, 3.2 times in step 100.
     """
 
     rate: float
     epsilon: float
     clip: float
     decay: float = 0.0
+    epsilon_before_correction: bool = False
 
 
 class GroupedAdam:
@@ -37,6 +43,10 @@ class GroupedAdam:
         self.parameters = {name: [p for p in members if p.requires_grad] for name, (members, _) in groups.items()}
         self.clips = {name: settings.clip for name, (_, settings) in groups.items()}
         self.decays = {name: settings.decay for name, (_, settings) in groups.items()}
+        self.early_epsilons = {
+            name: settings.epsilon for name, (_, settings) in groups.items() if settings.epsilon_before_correction
+        }
+        self.steps = dict.fromkeys(groups, 0)
         self.optimizers = {
             name: torch.optim.Adam(
                 self.parameters[name],
@@ -61,9 +71,18 @@ class GroupedAdam:
             if self.decays[name]:
                 with torch.no_grad():
                     torch._foreach_mul_(self.parameters[name], 1 - self.decays[name])
+            self.steps[name] += 1
+            if name in self.early_epsilons:
+                self._correct_epsilon(name)
             optimizer.step()
             squares.append(norm.square())
         return {"optimizer/gradient_norm": torch.stack(squares).sum().sqrt()}
+
+    def _correct_epsilon(self, name: str) -> None:
+        """Sets the epsilon that does after the bias correction what the group's own would do before it."""
+        (group,) = self.optimizers[name].param_groups
+        _, beta2 = group["betas"]
+        group["eps"] = self.early_epsilons[name] / math.sqrt(1 - beta2 ** self.steps[name])
 
     def state_tensors(self) -> dict[str, Tensor]:
         """`group.index.key` -> tensor, for the state that Adam keeps of every parameter."""
@@ -76,9 +95,12 @@ class GroupedAdam:
 
     def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Inverse of `state_tensors`."""
-        for optimizer in self.optimizers.values():
+        for name, optimizer in self.optimizers.items():
             optimizer.state.clear()
+            self.steps[name] = 0
         for key, value in tensors.items():
             name, index, field = key.rsplit(".", 2)
             parameter = self.parameters[name][int(index)]
             self.optimizers[name].state[parameter][field] = value.detach().clone().to(parameter.device)
+            if field == "step":
+                self.steps[name] = max(self.steps[name], int(value))

@@ -1,22 +1,13 @@
-"""Reads the golden files: official weight names to ours, official layouts to ours."""
+"""DreamerV3 of 2025: official weight names to ours, official layouts to ours."""
 
-import re
-from pathlib import Path
-
-import numpy as np
 import torch
+from golden_files import BOX, DISCRETE, VECTORS, Golden, Translation, batch_of, fill, image, read, usual_layout
+from torch import Tensor
 
 from reverie.agents.dreamer_v3 import DreamerV3Config
-from reverie.spaces import ActionPart, Interface, ObservationPart
+from reverie.spaces import Interface
 
-FOLDER = Path(__file__).parent.parent / "golden"
-INTERFACES = {
-    "vector": Interface(
-        (ObservationPart("position", "vector", (5,)), ObservationPart("velocity", "vector", (3,))),
-        (ActionPart("action", "continuous", 2),),
-    ),
-    "image": Interface((ObservationPart("image", "image", (64, 64, 3)),), (ActionPart("action", "discrete", 1, (5,)),)),
-}
+INTERFACES = {"vector": Interface(VECTORS, BOX), "image": Interface(image(3), DISCRETE)}
 # In the official files the vector decoder reads (stoch, deter); ours reads (deter, stoch) like every other head.
 STOCHASTIC = 30
 
@@ -76,35 +67,16 @@ NAMES = [
 ]
 
 
-def our_name(official: str) -> str:
-    """The name of an official weight in our state dictionary."""
-    for pattern, replacement in NAMES:
-        if re.fullmatch(pattern, official):
-            return re.sub(pattern, replacement, official).replace(".kernel", ".weight")
-    raise KeyError(official)
-
-
-def our_layout(official: str, value: np.ndarray) -> torch.Tensor:
-    """An official array in the layout of ours."""
-    tensor = torch.from_numpy(np.array(value))
+def layout(official: str, value: Tensor) -> Tensor:
+    """An official array in the layout of ours; block-linear kernels stay as they are."""
     if official == "dec/mlp/linear0/kernel":
-        tensor = torch.cat([tensor[STOCHASTIC:], tensor[:STOCHASTIC]])
-    if official.endswith("kernel") and tensor.ndim == 2:
-        return tensor.T
-    if official.endswith("kernel") and tensor.ndim == 4:
-        return tensor.permute(3, 2, 0, 1)
-    return tensor
+        value = torch.cat([value[STOCHASTIC:], value[:STOCHASTIC]])
+    return usual_layout(official, value)
 
 
-def weights(data: dict, prefix: str) -> dict[str, torch.Tensor]:
-    """All arrays below `prefix` by our names and in our layout."""
-    keys = [key for key in data if key.startswith(prefix + "/")]
-    return {our_name(k[len(prefix) + 1 :]): our_layout(k[len(prefix) + 1 :], data[k]) for k in keys}
-
-
-def golden_agent(kind: str):
-    """The agent of a golden file with its weights, the batch, and the file's arrays."""
-    data = dict(np.load(FOLDER / f"dreamerv3_{kind}.npz"))
+def golden_agent(kind: str) -> Golden:
+    """The agent of `dreamerv3_<kind>.npz`."""
+    data, translation = read(f"dreamerv3_{kind}"), Translation(NAMES, layout)
     config = DreamerV3Config(
         size="1m",
         deterministic=32,
@@ -118,19 +90,11 @@ def golden_agent(kind: str):
         learning_rate_warmup=2,
     )
     agent = config.build(INTERFACES[kind])
-    parameters = weights(data, "param")
-    state = agent.state_dict()
-    missing = state.keys() - parameters.keys()
-    assert missing == {"behavior.normalizer.low", "behavior.normalizer.high"}, missing
-    for name, value in parameters.items():
-        assert state[name].shape == value.shape, name
-        state[name].copy_(value)
+    fill(agent, translation.weights(data, "param"), own={"behavior.normalizer.low", "behavior.normalizer.high"})
     agent.optimizer = config.build_optimizer(agent)
-    batch = {key: torch.from_numpy(data[f"batch/{key}"]) for key in ("reward", "is_first", "is_last", "is_terminal")}
-    for part in INTERFACES[kind].observations:
-        batch[part.name] = torch.from_numpy(data[f"batch/{part.name}"])
-    action = torch.from_numpy(data["batch/action"])
-    batch["action"] = torch.nn.functional.one_hot(action.long(), 5).float() if kind == "image" else action
+    batch = batch_of(data, agent.interface)
+    if kind == "image":
+        batch["action"] = torch.nn.functional.one_hot(batch["action"].long(), 5).float()
     batch["deterministic"] = torch.from_numpy(data["batch/dyn/deter"])
     batch["stochastic"] = torch.from_numpy(data["batch/dyn/stoch"]).argmax(-1)
-    return agent, batch, data
+    return Golden(agent, batch, data, translation)
