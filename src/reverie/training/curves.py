@@ -291,7 +291,8 @@ def _legend_lines(groups: Sequence[RunGroup[RunCurve]], scores: Sequence[Publish
 
 def _group_label(group: RunGroup[RunCurve]) -> str:
     """What the legend says of a group: its name and how many runs it has."""
-    return textwrap.fill(f"{group.name} ({group.count})", _LEGEND_LETTERS, subsequent_indent="  ")
+    count = group.count.replace(" ", "\xa0")  # stays on one line
+    return textwrap.fill(f"{group.name} ({count})", _LEGEND_LETTERS, subsequent_indent="  ").replace("\xa0", " ")
 
 
 def _label_panel(axis: Axes, task: str, x: str, metric: str) -> None:

@@ -23,7 +23,7 @@ ALWAYS_APART = ("agent", "task")
 """Fields that separate runs whatever else does."""
 _BOOKKEEPING = {"environment", "rebuildable", "plain_kwargs", "kwargs"}
 _SURROUNDINGS = ("environment", "kwargs")
-_VALUE_LETTERS, _SETTINGS_IN_A_NAME = 24, 6
+_VALUE_LETTERS, _SETTINGS_IN_A_NAME = 24, 12
 _ABSENT = object()
 
 
@@ -347,9 +347,9 @@ class _Names:
         return key[1] if len(self._sections[key[1]]) == 1 else ".".join(key)
 
     def group(self, run: RunIdentity, keys: Collection[Setting], most: int) -> str:
-        """Label or agent of a run, and its values of some settings, of `most` at most; those of most values first."""
+        """Label or agent of a run, and its values of `most` settings at most: environment, then those of most values."""
         head = run.head if len(self._agents[run.head]) == 1 else f"{run.head}, {run.agent}"
-        order = sorted(keys, key=lambda key: (-len(self._values[key]), key))
+        order = sorted(keys, key=lambda key: (key[0] not in _SURROUNDINGS, -len(self._values[key]), key))
         texts = [f"{self.setting(key)}={self._value(key, run.settings.get(key, _ABSENT))}" for key in order]
         if len(texts) > most:
             texts = [*texts[: most - 1], f"{len(texts) - most + 1} more"]

@@ -69,7 +69,19 @@ def stratified_bootstrap(
 
     The method of Agarwal et al. (2021), "Deep RL at the Edge of the Statistical Precipice".
 
-    COVERAGE
+    The confidence is nominal: with few runs the interval holds the true value less often than it says, since runs that
+    are drawn from so few differ less than new ones would. Of 2000 simulated experiments with normal scores the 95%
+    interval held the true value in this share (resamples 500, standard error at most 0.011):
+
+    ====================  ======  ======  ======  =======
+    statistic             2 runs  3 runs  5 runs  10 runs
+    ====================  ======  ======  ======  =======
+    mean, 1 task          0.51    0.72    0.85    0.89
+    mean, 5 tasks         0.77    0.85    0.91    0.92
+    IQM, 1 task           0.50    0.73    0.89    0.92
+    ====================  ======  ======  ======  =======
+
+    For the mean of one task use `student_interval`.
 
     Args:
         scores: finite floats [runs, tasks], normalized so that tasks compare.
