@@ -3,8 +3,9 @@
     .venv/bin/python benchmarks/collect.py NAME RUN [RUN ...] [--episodes N]
 
 Writes NAME.json (command-line settings, counters, wall time, evaluations of every run), NAME.png (learning curves, runs
-with different settings apart) and NAME.mp4 (last dream video of the first run). It says in which settings runs differ. The best checkpoint of every run plays 100 episodes with a seed that
-training did not use (N where 100 take too long), with most likely actions if the evaluations during training had them.
+with different settings apart) and NAME.mp4 (last dream video of the first run). It says in which settings runs differ.
+The best checkpoint of every run plays 100 episodes with a seed that training did not use (N where 100 take too long),
+with most likely actions if the evaluations during training had them.
 """
 
 import json

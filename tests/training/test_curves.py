@@ -179,7 +179,7 @@ def test_no_legend_covers_a_curve(tmp_path, figures):
     axis = figure.axes[0]
     box = axis.get_legend().get_window_extent()
     assert len(legend(figure)) == len(set(legend(figure))) == 6
-    assert box.y1 < axis.get_window_extent().y0 and box.y0 > 0 and 0 < box.x0 and box.x1 < figure.bbox.x1
+    assert box.y1 < axis.get_window_extent().y0 and box.y0 > 0 and box.x0 > 0 and box.x1 < figure.bbox.x1
     assert len({line.get_color() for line in axis.get_lines()}) == 6
 
 

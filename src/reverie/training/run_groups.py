@@ -347,7 +347,7 @@ class _Names:
         return key[1] if len(self._sections[key[1]]) == 1 else ".".join(key)
 
     def group(self, run: RunIdentity, keys: Collection[Setting], most: int) -> str:
-        """Label or agent of a run, and its values of `most` settings at most: environment, then those of most values."""
+        """Label or agent of a run, and its values of up to `most` settings: environment, then those of most values."""
         head = run.head if len(self._agents[run.head]) == 1 else f"{run.head}, {run.agent}"
         order = sorted(keys, key=lambda key: (key[0] not in _SURROUNDINGS, -len(self._values[key]), key))
         texts = [f"{self.setting(key)}={self._value(key, run.settings.get(key, _ABSENT))}" for key in order]
