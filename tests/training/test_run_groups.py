@@ -165,6 +165,8 @@ def test_deliberate_pooling(tmp_path):
     runs = with_defaults([read_identity(folder) for folder in folders])
     assert [group.pooled for group in group_runs(runs, ["horizon"])[TASK]] == [("num_envs",), ("num_envs",)]
     assert differing_settings(runs) == ["horizon", "num_envs"]
+    elsewhere = read_identity(describe(tmp_path / "other", task="Acrobot-v1", horizon=5))
+    assert differing_settings([elsewhere, *runs[:1]]) == ["task", "num_envs"]
     with pytest.raises(ReverieError, match="No run has a setting 'horizn' to group by; did you mean 'horizon'"):
         group_runs(runs, ["horizn"])
 

@@ -248,14 +248,15 @@ def group_runs(runs: Sequence[R], by: Sequence[str] | None = None) -> dict[str, 
 
 
 def differing_settings(runs: Sequence[RunIdentity]) -> list[str]:
-    """Names of the settings that change what is learned and are not the same in all runs (`with_defaults`).
+    """`agent`, `task` and names of settings that change what is learned, as far as they differ (`with_defaults`).
 
     The environment's parts are among them only where nothing else differs.
     """
     keys = {key for run in runs for key in run.what_is_learned()}
     differing = {key for key in keys if len({run.settings.get(key, _ABSENT) for run in runs}) > 1}
     names = _Names(runs)
-    return sorted(map(names.setting, {key for key in differing if key[0] != "interface"} or differing))
+    apart = [name for name in ALWAYS_APART if len({getattr(run, name) for run in runs}) > 1]
+    return apart + sorted(map(names.setting, {key for key in differing if key[0] != "interface"} or differing))
 
 
 def _key(run: RunIdentity, settings: Collection[Setting]) -> Hashable:
