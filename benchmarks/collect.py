@@ -2,9 +2,10 @@
 
     .venv/bin/python benchmarks/collect.py NAME RUN [RUN ...] [--episodes N]
 
-Writes NAME.json (command-line settings, counters, wall time, evaluations of every run), NAME.png (learning curve) and
-NAME.mp4 (last dream video of the first run). The best checkpoint of every run plays 100 episodes with a seed that
-training did not use (N where 100 take too long), with most likely actions if the evaluations during training had them.
+Writes NAME.json (command-line settings, counters, wall time, evaluations of every run), NAME.png (learning curves, runs
+with different settings apart) and NAME.mp4 (last dream video of the first run). It says in which settings runs differ.
+The best checkpoint of every run plays 100 episodes with a seed that training did not use (N where 100 take too long),
+with most likely actions if the evaluations during training had them.
 """
 
 import json
@@ -15,6 +16,7 @@ from pathlib import Path
 import reverie
 from reverie.training.curves import plot_learning_curves
 from reverie.training.metrics import read_metrics, read_scores
+from reverie.training.run_groups import differing_settings, read_identity, with_defaults
 
 FRESH_EPISODES, FRESH_SEED = 100, 777_777
 RESULTS = Path(__file__).parent / "results"
@@ -31,6 +33,7 @@ def summary(run: Path, episodes: int) -> dict[str, object]:
         "agent": config["agent"],
         "environment": config["environment"]["environment"],
         "action_repeat": config["environment"]["action_repeat"],
+        **{key: config["environment"][key] for key in ("pixels", "image_size", "time_limit", "kwargs")},
         "seed": config["seed"],
         "agent_config": {key: value for key, value in config["agent_config"].items() if value is not None},
         "num_envs": config["settings"]["num_envs"],
@@ -62,6 +65,9 @@ def main() -> None:
     name, runs = words[0], [Path(word) for word in words[1:]]
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps([summary(run, episodes) for run in runs], indent=1) + "\n")
+    different = differing_settings(with_defaults([read_identity(run) for run in runs]))
+    if different:
+        print(f"the runs differ in {', '.join(different)}")
     plot_learning_curves(runs, RESULTS / f"{name}.png")
     videos = sorted((runs[0] / "videos").glob("*.mp4"))
     if videos:

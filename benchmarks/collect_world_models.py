@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/collect_world_models.py NAME RUN [RUN ...]
 
 Writes NAME.json (settings that differ from the preset `paper`, wall time of every stage, dreamed and real scores of
-every evaluation), NAME.png (a panel a run: returns against generations), for runs of several temperatures
+every evaluation), NAME.png (a panel a run: returns against generations), for runs that differ in the temperature alone
 NAME_temperatures.png (dreamed and real scores beside the paper's), and of the first run NAME_temperatures.mp4,
 NAME_game.mp4, NAME_reconstruction.png and NAME_sliders.png.
 """
@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from reverie.agents.world_models import WorldModelsConfig
 from reverie.tensor_files import read_tensors
 from reverie.training.published import published_tables
+from reverie.training.run_groups import differing_settings, read_identity, with_defaults
 
 RESULTS = Path(__file__).parent / "results"
 PICTURES = ("temperatures.mp4", "game.mp4", "reconstruction.png", "sliders.png")
@@ -101,7 +102,13 @@ def main() -> None:
     rows = [summary(run) for run in runs]
     (RESULTS / f"{name}.json").write_text(json.dumps(rows, indent=1) + "\n")
     draw(rows, RESULTS / f"{name}.png")
-    if len({temperature(row) for row in rows}) > 2:
+    different = differing_settings(with_defaults([read_identity(run) for run in runs]))
+    temperatures = {temperature(row) for row in rows}
+    if different:
+        print(f"the runs differ in {', '.join(different)}")
+    if len(temperatures) > 2 and (different != ["temperature"] or len(temperatures) < len(rows)):
+        print("no picture of temperatures: the runs must differ in nothing else, with one run for each temperature")
+    elif len(temperatures) > 2:
         draw_temperatures(rows, RESULTS / f"{name}_temperatures.png")
     for picture in PICTURES:
         if (runs[0] / "videos" / picture).exists():

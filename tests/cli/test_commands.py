@@ -83,6 +83,21 @@ def test_plot(small_run, tmp_path, capsys):
     assert output.stat().st_size > 1000
 
 
+def test_plot_of_a_copy_labels_and_groups(small_run, run_copy, tmp_path, capsys):
+    output = tmp_path / "curves.png"
+    command = ["plot", str(small_run), str(run_copy), "--output", str(output)]
+    assert main(command) == 0
+    warning = capsys.readouterr().err.splitlines()
+    assert len(warning) == 1 and warning[0].startswith("reverie: warning: not drawn, since settings and seed are")
+    assert main([*command, "--label", "before", "after"]) == 0
+    assert capsys.readouterr().err == ""
+    assert main([*command, "--label", "before"]) == 2
+    assert "one label for each of the 2 given folders" in capsys.readouterr().err
+    assert main([*command, "--group", "horizon", "num-envs"]) == 0
+    assert main([*command, "--group", "horison"]) == 2
+    assert "did you mean 'horizon'" in capsys.readouterr().err
+
+
 def test_plot_with_published_scores(run_copy, tmp_path, capsys):
     output = tmp_path / "curves.png"
     command = ["plot", str(run_copy), "--output", str(output), "--published", "agents"]

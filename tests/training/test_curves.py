@@ -8,25 +8,20 @@ from PIL import Image
 
 from reverie.errors import ReverieError, RunFolderError
 from reverie.training import curves
-from reverie.training.curves import (
-    _mean_interval,
-    _moving_average,
-    _read_run,
-    interquartile_mean,
-    plot_learning_curves,
-    stratified_bootstrap,
-)
+from reverie.training.curves import _moving_average, _read_run, plot_learning_curves
 from reverie.training.metrics import MetricWriter, append_scores
 
 
-def make_run(root, task, agent, seed, points=60, config=True, level=100.0):
+def make_run(root, task, agent, seed, points=60, config=True, level=100.0, noise=1.0):
     folder = root / task / agent / str(seed)
     writer = MetricWriter(folder)
     writer._add_summary = lambda values, env_steps: None  # the curves read metrics.jsonl only
     generator = np.random.default_rng(seed)
     for index in range(points):
         counters = {"env_steps": 100 * index, "frames": 400 * index, "updates": 10 * index}
-        writer.write(counters, {"episode/return": level * index / points + generator.normal(), "loss/actor": 0.1})
+        writer.write(
+            counters, {"episode/return": level * index / points + noise * generator.normal(), "loss/actor": 0.1}
+        )
     writer.close()
     if config:
         content = {"environment": {"environment": task}, "agent": agent, "seed": seed}
@@ -123,53 +118,76 @@ def test_published_scores_that_cannot_be_drawn(tmp_path):
     assert not (tmp_path / "a.png").exists()
 
 
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that are drawn, newest last."""
+    drawn, real = [], curves._draw
+    monkeypatch.setattr(curves, "_draw", lambda *arguments: drawn.append(real(*arguments)) or drawn[-1])
+    return drawn
+
+
+def legend(figure):
+    return [text.get_text() for axis in figure.axes if axis.get_legend() for text in axis.get_legend().get_texts()]
+
+
+def test_different_settings_are_no_seeds_of_one_agent(tmp_path, figures):
+    runs = [make_run(tmp_path, "CartPole-v1", "dreamer-v3", seed) for seed in range(3)]
+    config = json.loads((runs[2] / "config.json").read_text()) | {"agent_config": {"horizon": 5}}
+    (runs[2] / "config.json").write_text(json.dumps(config))
+    plot_learning_curves(runs, tmp_path / "a.png")
+    assert legend(figures[-1]) == ["dreamer-v3: horizon=5 (1 seed)", "dreamer-v3: horizon=15 (2 seeds)"]
+    plot_learning_curves(runs, tmp_path / "a.png", group_by=["agent"])
+    assert legend(figures[-1]) == ["dreamer-v3 (3 seeds)"]
+    caption = " ".join(figures[-1].get_supxlabel().split())
+    assert "95% Student t interval of the mean over 3 seeds" in caption and "differ in horizon" in caption
+    plot_learning_curves(runs[1:], tmp_path / "a.png", labels=["old", "new"])
+    assert legend(figures[-1]) == ["new (1 seed)", "old (1 seed)"]
+    assert "interval" not in figures[-1].get_supxlabel()
+    with pytest.raises(ReverieError, match="one label for each of the 3 given folders, got 1"):
+        plot_learning_curves(runs, tmp_path / "a.png", labels=["old"])
+
+
+def test_copies_are_no_seeds(tmp_path, figures):
+    short = make_run(tmp_path / "short", "Task", "agent", 3, points=20)
+    whole = make_run(tmp_path / "whole", "Task", "agent", 3)
+    with pytest.warns(UserWarning, match=f"not drawn, .* of another run: {short} .as {whole}"):
+        assert plot_learning_curves([short, whole, whole], tmp_path / "a.png") == []
+    assert legend(figures[-1]) == ["agent (1 seed)"]
+
+
+def test_curves_decide_the_range_and_a_wide_band_is_cut(tmp_path, figures):
+    for name, noise in (("calm", 0.0), ("wild", 30.0)):
+        for seed in range(2):
+            make_run(tmp_path / name, "Task", "agent", seed, noise=noise)
+        plot_learning_curves([tmp_path / name], tmp_path / "a.png")
+    calm, wild = figures
+    assert "cut off" not in calm.get_supxlabel()
+    assert "interval of the mean over 2 seeds, cut off at the edge" in " ".join(wild.get_supxlabel().split())
+    values = np.concatenate([line.get_ydata() for line in wild.axes[0].get_lines()])
+    bottom, top = wild.axes[0].get_ylim()
+    assert top - bottom < 1.75 * np.ptp(values)
+
+
+def test_no_legend_covers_a_curve(tmp_path, figures):
+    for place in range(6):
+        folder = make_run(tmp_path / str(place), "Task", "dreamer-v3", place)
+        config = json.loads((folder / "config.json").read_text())
+        config["environment"]["kwargs"] = {"level": f"{place}-" + 80 * "long", "goal": place}
+        (folder / "config.json").write_text(json.dumps(config))
+    plot_learning_curves([tmp_path], tmp_path / "a.png")
+    figure = figures[-1]
+    axis = figure.axes[0]
+    box = axis.get_legend().get_window_extent()
+    assert len(legend(figure)) == len(set(legend(figure))) == 6
+    assert box.y1 < axis.get_window_extent().y0 and box.y0 > 0 and box.x0 > 0 and box.x1 < figure.bbox.x1
+    assert len({line.get_color() for line in axis.get_lines()}) == 6
+
+
 def test_moving_average_by_hand():
     x, y = np.array([0.0, 1, 2, 3, 4]), np.array([0.0, 3, 6, 3, 0])
     # window 0.5 * 4 = 2, so one neighbour on each side: (0+3)/2, (0+3+6)/3, (3+6+3)/3, (6+3+0)/3, (3+0)/2
     np.testing.assert_allclose(_moving_average(x, y, 0.5), [1.5, 3, 4, 3, 1.5])
     np.testing.assert_array_equal(_moving_average(x, y, 0), y)
-
-
-def test_interquartile_mean_by_hand():
-    # 8 values: 2 are cut from each end, (3 + 4 + 5 + 6) / 4 = 4.5
-    assert interquartile_mean(np.array([[8.0, 1, 7, 2], [3, 6, 4, 5]])) == 4.5
-    # 6 values: floor(1.5) = 1 is cut from each end, so outliers do not count: (1 + 2 + 3 + 4) / 4 = 2.5
-    assert interquartile_mean(np.array([-1e9, 1, 2, 3, 4, 1e9])) == 2.5
-    with pytest.raises(ReverieError, match="non-finite"):
-        interquartile_mean(np.array([1.0, np.nan]))
-    with pytest.raises(ReverieError, match="at least one"):
-        interquartile_mean(np.array([]))
-
-
-def test_stratified_bootstrap_keeps_tasks_apart():
-    # Both runs agree on every task, so a draw inside the tasks cannot change anything: the mean is always (0 + 10) / 2.
-    assert stratified_bootstrap(np.array([[0.0, 10], [0, 10]]), statistic=np.mean) == (5, 5, 5)
-
-
-def test_stratified_bootstrap_of_two_runs_by_hand():
-    # Scores 0 and 1, one task: the mean of a draw is 0, 1/2 or 1 with probability 1/4, 1/2, 1/4.
-    point, low, high = stratified_bootstrap(np.array([[0.0], [1.0]]), statistic=np.mean, confidence=0.95)
-    assert (point, low, high) == (0.5, 0, 1)
-    # The middle 40% of that distribution is the value 1/2 alone.
-    assert stratified_bootstrap(np.array([[0.0], [1.0]]), statistic=np.mean, confidence=0.4) == (0.5, 0.5, 0.5)
-
-
-def test_stratified_bootstrap_agrees_with_the_normal_interval():
-    scores = np.random.default_rng(1).normal(size=(50, 4))
-    point, low, high = stratified_bootstrap(scores, statistic=np.mean, resamples=1000)
-    # the standard error of a mean of 4 tasks x 50 runs of unit variance is 1 / sqrt(200) = 0.0707
-    assert high - low == pytest.approx(2 * 1.96 * 0.0707, rel=0.15)
-    assert low < point < high
-    assert stratified_bootstrap(scores, resamples=50) == stratified_bootstrap(scores, resamples=50)
-    with pytest.raises(ReverieError, match="runs, tasks"):
-        stratified_bootstrap(scores[:, 0])
-
-
-def test_mean_interval_of_equal_and_of_two_runs():
-    low, high = _mean_interval(np.full((5, 3), 2.0))
-    np.testing.assert_allclose([low, high], 2.0)
-    low, high = _mean_interval(np.array([[0.0], [1.0]]))
-    assert (low[0], high[0]) == (0, 1)
 
 
 def test_importing_the_output_modules_is_light():

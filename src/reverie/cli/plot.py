@@ -14,7 +14,11 @@ from reverie.cli.options import parse
 
 @dataclass(frozen=True)
 class PlotOptions:
-    """Draw learning curves: a panel a task, a colour an agent, a band over seeds."""
+    """Draw learning curves: a panel for each task, a color for each group of runs, a band over seeds.
+
+    A group is one agent with one set of settings; only the seed differs, and what does not change learning. The legend
+    names what differs between groups.
+    """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Run folders, or folders that hold run folders at any depth."""
@@ -25,6 +29,13 @@ class PlotOptions:
     published scores."""
     metric: str = "episode/return"
     """Metric to draw; the names are in docs/metrics.md."""
+    label: tuple[str, ...] = ()
+    """One name for each of RUNS in the same order, to stand in the legend in place of the agent. Runs with different
+    names are kept apart. Example: reverie plot runs-before runs-after --label before after"""
+    group: tuple[str, ...] = ()
+    """Settings that make a group, as config.json names them; runs that differ in others only are pooled, and the
+    caption says in which. Examples: --group horizon replay_ratio; --group seed for every run alone; --group agent for
+    all runs of an agent together"""
     published: Literal["none", "same", "agents", "all"] = "none"
     """Draw published scores too: those of the same agents, of all agents of the library, or also of baselines."""
 
@@ -39,7 +50,16 @@ def main(arguments: Sequence[str]) -> int:
         raise ConfigError("plot needs at least one run folder: reverie plot runs/*")
     x = options.x or ("env_steps" if options.published == "none" else "frames")
     runs, published = list(options.runs), options.published
-    for empty in plot_learning_curves(runs, options.output, x=x, metric=options.metric, published=published):
+    left_out = plot_learning_curves(
+        runs,
+        options.output,
+        x=x,
+        metric=options.metric,
+        published=published,
+        labels=options.label,
+        group_by=options.group or None,
+    )
+    for empty in left_out:
         print(f"left out: {empty} has no values of {options.metric} yet")
     print(options.output)
     return 0

@@ -10,6 +10,18 @@ from reverie.errors import ConfigError
 MAY_CHANGE = {"steps", "device", "precision", "threads", "vectorization", "checkpoint_minutes", "evaluate_every"}
 MAY_CHANGE |= {"evaluation_episodes", "deterministic_evaluation", "log_every", "videos", "stop_at"}
 """Settings that may differ when a run is resumed; all others make it another run."""
+SAME_LEARNING = MAY_CHANGE | {"replay_storage"}
+"""Settings that do not change what an agent learns, so that runs which differ in them alone compare as seeds."""
+
+
+def may_change_in_stages(iterations: int) -> set[str]:
+    """The same as `MAY_CHANGE` for settings of an agent that is trained in stages.
+
+    Args:
+        iterations: how often it collects, learns and evolves. Several iterations share the generations out, so their
+            number then makes it another run.
+    """
+    return {"evaluate_every", "evaluation_episodes"} | ({"generations"} if iterations == 1 else set())
 
 
 def check_seed(seed: int) -> None:

@@ -56,11 +56,9 @@ from reverie.training.pipeline.reuse import refuse_half_taken, reusable, take_ov
 from reverie.training.pipeline.search import ControllerSearch, read_search
 from reverie.training.progress import Display
 from reverie.training.run_folder import RunFolder
-from reverie.training.settings import check_seed
+from reverie.training.settings import check_seed, may_change_in_stages
 
 CURVE_FILE = "learning_curve.png"
-MAY_CHANGE = {"generations", "evaluate_every", "evaluation_episodes"}
-"""Settings that may differ when a run is resumed; generations only where they do not divide it into iterations."""
 COLLECTING, EVOLVING = 0, 1
 """What episodes are for; kept apart by their seeds."""
 
@@ -178,7 +176,7 @@ class WorldModelsTraining:
                     "vision_epochs of at least 1"
                 )
         described = {"agent": config.name, "seed": settings.seed, **identity}
-        free = MAY_CHANGE if config.iterations == 1 else MAY_CHANGE - {"generations"}
+        free = may_change_in_stages(config.iterations)
         fixed = {key: value for key, value in asdict(config).items() if key not in free}
         self.folder.claim(described, {**identity, "agent_config": fixed})
         self.search = ControllerSearch(controller, self.controller.count, config, settings.seed)
