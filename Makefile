@@ -11,11 +11,12 @@ $(INSTALLED): pyproject.toml requirements.txt
 	$(BIN)/pip install --quiet --no-deps --editable .
 	touch $(INSTALLED)
 
-# Trains on CartPole-v1, then plays ten fresh episodes with the best checkpoint. So small a model gains little from more
-# than one thread, and one does not suffer from other programs on the machine.
+# Trains on CartPole-v1 until it is solved, plays ten fresh episodes with the best checkpoint, and films a dream. So small
+# a model gains little from more than one thread, and one does not suffer from other programs on the machine.
 demo: $(INSTALLED)
-	$(BIN)/reverie train dreamer-v3 --preset quick --env CartPole-v1 --steps 12000 --deterministic-evaluation --threads 1 --run runs/demo
-	$(BIN)/reverie evaluate runs/demo --deterministic --episodes 10 --seed 7
+	$(BIN)/reverie train dreamer-v3 --env CartPole-v1 --evaluate-every 2000 --stop-at 475 --threads 1 --run runs/demo
+	$(BIN)/reverie evaluate runs/demo --episodes 10 --seed 7
+	$(BIN)/reverie dream runs/demo
 
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup

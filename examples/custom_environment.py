@@ -35,7 +35,7 @@ class Follow(gymnasium.Env):
         return {name: np.array([getattr(self, name)], np.float32) for name in ("position", "target")}
 
 
-steps, settings = 4_000, {}
+steps, settings = 12_000, {}
 if "--tiny" in sys.argv:
     steps = 200
     settings = {"size": "100k", "deterministic": 32, "hidden": 16, "units": 16, "variables": 4, "classes": 4}
@@ -43,6 +43,6 @@ if "--tiny" in sys.argv:
     settings |= {"videos": False, "evaluate_every": 0, "evaluation_episodes": 2}
 
 # The class itself is the function that makes environments.
-agent = reverie.DreamerV3(Follow, run="runs/follow", preset="quick", **settings)
+agent = reverie.DreamerV3(Follow, run="runs/follow", **settings)
 print("mean return before training:", agent.evaluate(episodes=10).mean)
 print("mean return after training:", agent.learn(steps).evaluate(episodes=10).mean)

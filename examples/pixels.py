@@ -11,9 +11,7 @@ import sys
 import reverie
 from reverie.dream.open_loop import save_open_loop
 
-steps = 6_000
-settings = {"preset": "quick", "units": 64, "batch_length": 8, "replay_ratio": 64, "warmup_steps": 1000}
-settings |= {"replay_storage": "disk"}  # images fill the memory, so keep them on disk
+steps, settings = 15_000, {"replay_storage": "disk"}  # images fill the memory, so keep them on disk
 if "--tiny" in sys.argv:
     steps = 200
     settings = {"size": "100k", "deterministic": 32, "hidden": 16, "units": 16, "variables": 4, "classes": 4}

@@ -47,14 +47,16 @@ PRESETS: dict[str, dict[str, Any]] = {
     "quick": {
         "size": "100k",
         "batch_length": 32,
-        "replay_ratio": 16.0,
-        "warmup_steps": 4000,
+        "replay_ratio": 32.0,
+        "warmup_steps": 2000,
         "learning_rate": 1e-3,
         "learning_rate_warmup": 100,
         "learning_rate_decay": 1000,
-        "entropy": 1e-3,
+        "discount_horizon": 100.0,
+        "representation_scale": 0.01,
+        "slow_critic_rate": 0.1,
         "num_envs": 16,
-        "steps": 80_000,
+        "steps": 50_000,
     },
 }
 """`quick` is ours: small tasks on a CPU within the hour. benchmarks/README.md has what it reaches."""
@@ -65,7 +67,7 @@ BY_KIND: dict[str, dict[str, dict[str, Any]]] = {
         "pictures continuous": {"replay_ratio": 256.0, "num_envs": 16, "steps": 1_000_000},
         "pictures discrete": {"replay_ratio": 32.0, "num_envs": 16, "steps": 50_000_000},
     },
-    "quick": {"pictures": {"units": 64, "batch_length": 8, "replay_ratio": 16.0, "steps": 40_000}},
+    "quick": {"pictures": {"units": 64, "batch_length": 8, "representation_scale": 0.1, "steps": 30_000}},
 }
 """Further values for tasks that show pictures or vectors and take continuous or discrete actions. Those of `paper` are
 the protocols for DeepMind Control from vectors and from images, and for Atari (extended data table 2)."""
