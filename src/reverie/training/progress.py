@@ -117,7 +117,9 @@ class Display:
         """The bar: one line, or more where it is too narrow."""
         now, width = time.monotonic(), options.max_width
         counts = f"{self._done:,}/{self.total:,} {self.unit}"
-        pieces = [*self._pieces(now), _clock(now - self._begun)]
+        pieces = self._pieces(now)
+        if not self._doing:
+            pieces.append(_clock(now - self._begun))
         left = self._seconds_left(now)
         if left is not None:
             pieces.append(f"left {_clock(left)}")

@@ -232,9 +232,8 @@ class Trainer:
             f"{self.display.title} · {parameters:,} parameters · {where} · {self.settings.num_envs} environments "
             f"{self.pool.vectorization} · run folder {self.path}"
         )
-        waits = self.endless.before_first(self.updater.updates, self.collector.episodes)
-        if waits:
-            self.display.say(f"{waits}, counted where they end")
+        if self.endless.before_first(self.updater.updates, self.collector.episodes):
+            self.display.say(f"no update is made until {self.updater.schedule.warmup_episodes} episodes have ended")
         self.display.update(self.env_steps)
         if self.env_steps:
             self.display.say(f"going on from step {self.env_steps:,}, update {self.updater.updates:,}")
@@ -293,14 +292,12 @@ class Trainer:
             self.save_checkpoint()
             return
         self.updater.check()
-        settings, longest = self.settings, self.collector.longest
-        limit = self.pool.time_limit or episode_limit(longest)
+        settings, longest, episodes = self.settings, self.collector.longest, self.settings.evaluation_episodes
         if longest == 0 and self.pool.time_limit is None and not read_scores(self.path):
             self.display.say(
-                f"no episode has ended in {self.env_steps:,} steps: evaluated ones are cut off after {limit:,} "
-                f"decisions; if they never end, {REMEDY}"
+                f"no episode has ended in {self.env_steps:,} steps, so evaluated ones are cut off after "
+                f"{episode_limit(longest):,} decisions; if they never end, {REMEDY}"
             )
-        episodes = settings.evaluation_episodes
         self.vectorization = settle_vectorization(self.vectorization, self.source, episodes, settings.seed)
         with self.display.busy("evaluating"):
             result = evaluate(
