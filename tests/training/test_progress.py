@@ -55,7 +55,7 @@ def test_lines_go_on_while_nothing_else_does(monkeypatch, capsys):
     with Display("dreamer-v3 on Task", 100, more=lambda: f"{next(updates)} updates"):
         time.sleep(0.3)  # one long call of the learner
     lines = capsys.readouterr().err.splitlines()
-    assert lines[:2] == [f"dreamer-v3 on Task: 0 of 100 steps · starting · {number} updates" for number in (1, 2)]
+    assert lines[:2] == [f"dreamer-v3 on Task: 0 of 100 steps · {number} updates" for number in (1, 2)]
     assert threading.active_count() < 10
 
 

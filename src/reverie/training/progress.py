@@ -56,7 +56,7 @@ class Display:
         self.console = Console(file=sys.stderr, quiet=not visible, highlight=False, force_jupyter=False)
         self.title, self.total, self.visible, self.unit = title, total, visible, unit
         self._more = more
-        self._done, self._note = 0, "starting"
+        self._done, self._note = 0, ""
         self._doing, self._since, self._detail = "", 0.0, ""
         self._begun = self._last_line = time.monotonic()
         self._samples: collections.deque[tuple[float, int]] = collections.deque(maxlen=SAMPLES)
@@ -109,9 +109,9 @@ class Display:
         self._say_if_due()
 
     def say(self, text: str) -> None:
-        """Prints a line above the bar, which is never broken: it may be a path, or go to a file."""
+        """Prints a line above the bar; in a file it is not broken, however long it is."""
         with self._lock:
-            self.console.print(Text(text), soft_wrap=True)
+            self.console.print(Text(text), soft_wrap=not self.console.is_terminal)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The bar: one line, or more where it is too narrow."""
@@ -143,7 +143,8 @@ class Display:
         if self._doing:
             text = f"{self._doing} {_clock(now - self._since)}"
             return [text, *self._detail.split(" · ")] if self._detail else [text]
-        return [piece for piece in (self._detail or f"{self._note} · {self._more()}").split(" · ") if piece]
+        pieces = (self._detail or f"{self._note} · {self._more()}").split(" · ")
+        return [piece for piece in pieces if piece] or ["starting"]
 
     def _seconds_left(self, now: float) -> float | None:
         """How long the rest takes at the speed of late; None while that is not known, or something else goes on."""
@@ -155,10 +156,12 @@ class Display:
         return (now - begun) / (self._done - first) * (self.total - self._done)
 
     def _say_if_due(self) -> None:
-        now = time.monotonic()
-        if self._live or not self.visible or now - self._last_line <= self._quiet_seconds:
+        if self._live or not self.visible:
             return
         with self._lock:
+            now = time.monotonic()
+            if now - self._last_line <= self._quiet_seconds:
+                return
             self._last_line = now
             line = [f"{self.title}: {self._done:,} of {self.total:,} {self.unit}", *self._pieces(now)]
             left = self._seconds_left(now)

@@ -33,8 +33,9 @@ def run_pictures(
     encoded: NDArray[np.float16],
     dreams: list[Dream[MemoryState]],
     seed: int,
-) -> dict[str, Callable[[Path], None]]:
-    """The pictures of a finished run: the name of each, and what writes it to a path.
+    folder: Path,
+) -> dict[Path, Callable[[Path], None]]:
+    """The pictures of a finished run: the file of each, and what writes it there.
 
     Args:
         agent: V, M and C.
@@ -43,15 +44,17 @@ def run_pictures(
         encoded: see `slider_sheet`.
         dreams: of the temperatures; none without a trained M.
         seed: of the real episode.
+        folder: made if it is not there.
     """
-    pictures: dict[str, Callable[[Path], None]] = {
-        "reconstruction.png": lambda path: reconstruction_grid(agent.world_model, store, path),
-        "sliders.png": lambda path: slider_sheet(agent.world_model, encoded, path),
+    folder.mkdir(exist_ok=True)
+    pictures: dict[Path, Callable[[Path], None]] = {
+        folder / "reconstruction.png": lambda path: reconstruction_grid(agent.world_model, store, path),
+        folder / "sliders.png": lambda path: slider_sheet(agent.world_model, encoded, path),
     }
     if dreams:
-        pictures["temperatures.mp4"] = lambda path: dream_video(agent, dreams, path)
+        pictures[folder / "temperatures.mp4"] = lambda path: dream_video(agent, dreams, path)
     if source.kind != "object":
-        pictures["game.mp4"] = lambda path: game_video(agent, source, seed, path)
+        pictures[folder / "game.mp4"] = lambda path: game_video(agent, source, seed, path)
     return pictures
 
 

@@ -415,9 +415,8 @@ class WorldModelsTraining:
             parameters = torch.from_numpy(candidates).to(self.device, torch.float32)
             returns = self._dreamed(dream, parameters, config.rollouts).mean(1)
             return returns, returns
-        seeds = [
-            episode_seed(settings.seed, EVOLVING, generation * config.rollouts + r) for r in range(config.rollouts)
-        ]
+        first = generation * config.rollouts
+        seeds = [episode_seed(settings.seed, EVOLVING, first + r) for r in range(config.rollouts)]
         jobs = [Job(seed, parameters) for parameters in candidates for seed in seeds]
         episodes = self._play(policy, jobs, "playing")
         if len(episodes) < len(jobs):
@@ -446,20 +445,18 @@ class WorldModelsTraining:
 
     def _draw(self) -> None:
         """The pictures of the finished run."""
-        videos = self.path / "videos"
-        videos.mkdir(exist_ok=True)
         self.agent.parameters_of_controller.copy_(torch.from_numpy(self.search.evolution.mean))
         assert self.encoded is not None
-        seed, dreams = self.settings.seed, []
-        if not self.config.random_memory:
-            dreams = [self.dream(temperature, (seed, 4)) for temperature in TEMPERATURES]
-        pictures = run_pictures(self.agent, self.source, self.store, self.encoded, dreams, seed)
+        seed, temperatures = self.settings.seed, () if self.config.random_memory else TEMPERATURES
+        dreams = [self.dream(temperature, (seed, 4)) for temperature in temperatures]
+        videos = self.path / "videos"
+        pictures = run_pictures(self.agent, self.source, self.store, self.encoded, dreams, seed, videos)
         with self._stage("drawing", len(pictures), "pictures") as display:
-            for number, (name, draw) in enumerate(pictures.items(), start=1):
-                with display.busy(name):
-                    draw(videos / name)
+            for number, (path, draw) in enumerate(pictures.items(), start=1):
+                with display.busy(path.name):
+                    draw(path)
                 display.update(number)
-                display.say(f"drawn: {videos / name}")
+                display.say(f"drawn: {path}")
 
     def _dream_episodes(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
         """Returns of as many dreamed episodes as an evaluation has real ones, float64 [episodes]."""
@@ -482,8 +479,8 @@ class WorldModelsTraining:
         episodes = self._play(policy, jobs, "evaluating")
         if len(episodes) < len(jobs):
             return
-        totals, lengths, cut = zip(*((e.total, e.length, e.cut_off) for e in episodes), strict=True)
-        result = Evaluation(list(totals), list(lengths), False, self._limit, sum(cut))
+        totals, lengths = [e.total for e in episodes], [e.length for e in episodes]
+        result = Evaluation(totals, lengths, False, self._limit, sum(e.cut_off for e in episodes))
         score = {
             **self._counters(self.updates),
             "generation": search.generation,
@@ -491,12 +488,8 @@ class WorldModelsTraining:
             **result.to_json(),
         }
         if self.config.evolve_in == "dream":
-            returns = self._dream_episodes(mean)
-            score["dream"] = {
-                "mean": round(returns.mean(), 2),
-                "std": round(returns.std(), 2),
-                "episodes": len(returns),
-            }
+            values = self._dream_episodes(mean)
+            score["dream"] = {"mean": round(values.mean(), 2), "std": round(values.std(), 2), "episodes": len(values)}
         search.add(score)
         write_json(self.path / SCORES_FILE, search.scores)
         evolution_curve(search.history, search.scores, self.config.evolve_in, self.path / CURVE_FILE)
