@@ -51,21 +51,22 @@ def test_the_limit_is_what_training_has_seen():
     assert episode_limit(212) == 2_120
 
 
-def test_an_evaluation_of_an_endless_task_is_cut_off_and_says_so(tmp_path, capsys):
+def test_an_evaluation_of_an_endless_task_is_cut_off_and_says_so(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(evaluation, "LEAST_LIMIT", 25)
     Endless.furthest = 0
-    with pytest.warns(UserWarning, match="2 of 2 evaluated episodes had not ended after 500 decisions.*--time-limit"):
+    with pytest.warns(UserWarning, match="2 of 2 evaluated episodes had not ended after 25 decisions.*--time-limit"):
         agent = learner(tmp_path).learn(40)
-    assert Endless.furthest == LEAST_LIMIT
+    assert Endless.furthest == 25
     said = capsys.readouterr().err
-    assert "no episode has ended in 40 steps, so evaluated ones are cut off after 500 decisions" in said
-    assert "over 2 episodes, 2 of them cut off after 500 decisions" in said
+    assert "no episode has ended in 40 steps, so evaluated ones are cut off after 25 decisions" in said
+    assert "over 2 episodes, 2 of them cut off after 25 decisions" in said
     score = json.loads((tmp_path / "run" / "scores.json").read_text())[0]
-    assert (score["cut_off"], score["episode_limit"], score["lengths"]) == (2, 500, [500, 500])
+    assert (score["cut_off"], score["episode_limit"], score["lengths"]) == (2, 25, [25, 25])
     agent.save(tmp_path / "saved")
     for path in (tmp_path / "run", tmp_path / "saved"):
         loaded = reverie.load(path, environment=Endless)
-        with pytest.warns(UserWarning, match="after 500 decisions"):
-            assert loaded.evaluate(1).lengths == [500]
+        with pytest.warns(UserWarning, match="after 25 decisions"):
+            assert loaded.evaluate(1).lengths == [25]
 
 
 def test_the_best_of_shorter_episodes_is_forgotten(tmp_path, monkeypatch):
