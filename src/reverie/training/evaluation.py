@@ -65,17 +65,17 @@ class Evaluation:
         returns: undiscounted return of each episode.
         lengths: agent decisions in each episode.
         deterministic: whether most likely actions were taken.
+        episodes: the beginnings of the first episodes, name -> [T, ...] each.
         limit: decisions after which an episode was cut off.
         cut_off: how many episodes were cut off there.
-        episodes: the beginnings of the first episodes, name -> [T, ...] each.
     """
 
     returns: list[float]
     lengths: list[int]
     deterministic: bool
+    episodes: list[dict[str, np.ndarray]] = field(default_factory=list)
     limit: int = EPISODE_LIMIT
     cut_off: int = 0
-    episodes: list[dict[str, np.ndarray]] = field(default_factory=list)
 
     @property
     def mean(self) -> float:
@@ -103,7 +103,9 @@ class Evaluation:
     def summary(self) -> str:
         """Mean, standard deviation, and how many episodes were cut off, in words."""
         text = f"{self.mean:.1f} ± {self.standard_deviation:.1f} over {len(self.returns)} episodes"
-        return f"{text}, {self.cut_off} of them cut off after {self.limit:,} decisions" if self.cut_off else text
+        if not self.cut_off:
+            return text
+        return f"{text}, {self.cut_off} of them cut off after {self.limit:,} decisions for want of --time-limit"
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,7 @@ def play(
     """
     quota = np.full(pool.num_envs, episodes // pool.num_envs)
     quota[: episodes % pool.num_envs] += 1
-    result = Evaluation([], [], deterministic, limit)
+    result = Evaluation([], [], deterministic, limit=limit)
     totals, lengths = np.zeros(pool.num_envs), np.zeros(pool.num_envs, int)
     rows: list[list[dict[str, np.ndarray]]] = [[] for _ in range(pool.num_envs)]
     steps, state = pool.reset(), None

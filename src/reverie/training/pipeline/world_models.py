@@ -480,7 +480,8 @@ class WorldModelsTraining:
         if len(episodes) < len(jobs):
             return
         totals, lengths = [e.total for e in episodes], [e.length for e in episodes]
-        result = Evaluation(totals, lengths, False, self._limit, sum(e.cut_off for e in episodes))
+        cut_off = sum(episode.cut_off for episode in episodes)
+        result = Evaluation(totals, lengths, deterministic=False, limit=self._limit, cut_off=cut_off)
         score = {
             **self._counters(self.updates),
             "generation": search.generation,
