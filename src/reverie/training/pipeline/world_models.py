@@ -451,12 +451,12 @@ class WorldModelsTraining:
         dreams = [self.dream(temperature, (seed, 4)) for temperature in temperatures]
         videos = self.path / "videos"
         pictures = run_pictures(self.agent, self.source, self.store, self.encoded, dreams, seed, videos)
-        with self._stage("drawing", len(pictures), "pictures") as display:
+        with Display(f"drawing · {self.source.name}", len(pictures), self.visible, "pictures") as self.display:
             for number, (path, draw) in enumerate(pictures.items(), start=1):
-                with display.busy(path.name):
+                with self.display.busy(path.name):
                     draw(path)
-                display.update(number)
-                display.say(f"drawn: {path}")
+                self.display.update(number)
+                self.display.say(f"drawn: {path}")
 
     def _dream_episodes(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
         """Returns of as many dreamed episodes as an evaluation has real ones, float64 [episodes]."""
