@@ -26,8 +26,8 @@ for episode in range(3):
     observation, _ = environment.reset(seed=episode)
     state, total, ended = None, 0.0, False  # None begins an episode
     while not ended:
-        # deterministic=True takes the most likely action; deterministic=False samples, as during training.
-        action, state = agent.predict(observation, state, deterministic=True)
+        # As agent.evaluate acts; deterministic=True takes the most likely latents and actions.
+        action, state = agent.predict(observation, state)
         observation, reward, terminated, truncated, _ = environment.step(action)
         total += float(reward)
         ended = terminated or truncated

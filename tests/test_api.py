@@ -1,5 +1,6 @@
 """The Python interface: a line for each thing that people do."""
 
+import inspect
 import sys
 import threading
 from contextlib import nullcontext
@@ -25,8 +26,9 @@ def make(environment, tmp_path, **settings):
 
 
 def act(agent, observation, count=3):
-    """The first actions for one observation."""
+    """The first actions for one observation, drawn with the same random numbers each time."""
     actions, state = [], None
+    torch.manual_seed(0)
     for _ in range(count):
         action, state = agent.predict(observation, state)
         actions.append(action)
@@ -46,6 +48,19 @@ def test_learn_evaluate_predict_save_load(tmp_path):
     assert again.evaluate(episodes=2).returns == result.returns
     for checkpoint in ("best", "latest"):
         assert act(reverie.load(tmp_path / "run", checkpoint=checkpoint), observation) == actions
+
+
+@pytest.mark.parametrize("name", ["DreamerV3", "DreamerV2"])
+def test_predict_acts_as_evaluate_does(name):
+    agent = getattr(reverie, name)("CartPole-v1", preset="quick")
+    defaults = {
+        method: inspect.signature(getattr(agent, method)).parameters["deterministic"].default
+        for method in ("predict", "evaluate")
+    }
+    assert defaults == {"predict": False, "evaluate": False}
+    observation = np.zeros(4, np.float32)
+    assert act(agent, observation, 20) == act(agent, observation, 20), "PyTorch's seed decides"
+    assert len(set(act(agent, observation, 30))) == 2 or name != "DreamerV3", "DreamerV3 samples actions"
 
 
 def test_learning_goes_on_with_the_run(tmp_path):

@@ -26,10 +26,11 @@ from reverie.agents.registry import config_class, default_preset, make_config, p
 from reverie.dream.dream import Dream, collect_starts
 from reverie.dream.dream_env import DreamEnv, DreamObservation, DreamVectorEnv
 from reverie.dream.open_loop import OpenLoop, choose_sequences, predict_open_loop, remember_open_loop
-from reverie.envs import EnvironmentAdapter, EnvironmentSource
+from reverie.envs import EnvironmentAdapter, EnvironmentSource, Vectorization
 from reverie.errors import ConfigError
+from reverie.training import evaluation
 from reverie.training.device import choose_device, choose_precision
-from reverie.training.evaluation import Evaluation, evaluate, to_tensors
+from reverie.training.evaluation import Evaluation, Playing, to_tensors
 from reverie.training.model_files import load_model, save_model
 from reverie.training.pipeline.world_models import PipelineSettings, WorldModelsTraining
 from reverie.training.run_folder import CONFIG_FILE, default_path, stored_preset
@@ -108,6 +109,8 @@ class Learner:
         self._saved_in: Path | None = None
         self._trained = False
         self._updates: int | None = None
+        self._longest_episode: int | None = None
+        self._vectorization: Vectorization = self._settings.get("vectorization", "auto")
         self._agent: Any = None
 
     @property
@@ -162,6 +165,7 @@ class Learner:
         finally:
             trainer.close()
         self.agent, self._updates = trainer.agent, trainer.updater.updates
+        self._longest_episode, self._vectorization = trainer.collector.longest, trainer.vectorization
         self._trained = True
         if not complete:
             raise KeyboardInterrupt
@@ -174,36 +178,45 @@ class Learner:
         deterministic: bool = False,
         seed: int = 0,
         progress: Callable[[int], None] | None = None,
+        episode_limit: int | None = None,
+        watch: Callable[[Playing], None] | None = None,
     ) -> Evaluation:
         """Plays episodes in fresh environments.
 
         Args:
             episodes: how many.
-            deterministic: take most likely latents and actions; by default as in the agent's paper.
+            deterministic: take most likely latents and actions; by default as in the agent's paper: DreamerV3 samples
+                both, the agents before it sample latents and take the most likely actions. `predict` does the same.
             seed: of the episodes and of sampling.
             progress: called with the number of finished episodes.
+            episode_limit: decisions after which an episode is cut off. By default that is the environment's time limit,
+                or where it has none ten times the longest episode of training, at least 500, or 10,000 where that is
+                not known; then a warning says if episodes were cut off.
+            watch: called after every step with how far the evaluation is.
         """
         if self._updates == 0:
             warnings.warn("the agent has made no update: these are the scores of untrained weights", stacklevel=2)
-        return evaluate(
-            self.agent,
-            self.source,
-            episodes,
-            seed,
-            deterministic,
-            progress=progress,
-            vectorization=self._settings.get("vectorization", "auto"),
-        )
+        options: dict[str, Any] = {"progress": progress, "limit": episode_limit, "watch": watch}
+        return self._play(episodes, seed, deterministic=deterministic, **options)
+
+    def _play(self, episodes: int, seed: int, **options: Any) -> Evaluation:
+        """See `evaluate` of `reverie.training.evaluation`; how environments are stepped is chosen once."""
+        self._vectorization = evaluation.settle_vectorization(self._vectorization, self.source, episodes, seed)
+        options |= {"vectorization": self._vectorization, "longest": self._longest_episode}
+        return evaluation.evaluate(self.agent, self.source, episodes, seed, **options)
 
     def predict(
-        self, observation: Any, state: PolicyState | None = None, *, deterministic: bool = True
+        self, observation: Any, state: PolicyState | None = None, *, deterministic: bool = False
     ) -> tuple[Any, PolicyState]:
-        """Chooses an action for one observation of the environment.
+        """Chooses an action for one observation of the environment, as `evaluate` does.
+
+        Sampling follows PyTorch's global seed: after the same `torch.manual_seed` the same actions are chosen.
 
         Args:
             observation: as the environment returns it; with `pixels=True` a frame of its `render()`.
             state: what the previous call returned; None at the beginning of an episode.
-            deterministic: take the most likely action; False samples.
+            deterministic: take most likely latents and actions; by default as in the agent's paper: DreamerV3 samples
+                both, the agents before it sample latents and take the most likely actions.
 
         Returns:
             An action as the environment takes it, and the state for the next call.
@@ -214,20 +227,27 @@ class Learner:
         action, state = self.agent.act(to_tensors(parts, device), is_first, state, deterministic)
         return self.adapter.decode_action(action[0].float().cpu().numpy()), state
 
-    def dream(self, length: int = 50, sequences: int = 6, *, seed: int = 0) -> OpenLoop:
-        """Plays episodes, shows the world model their first half and lets it imagine the rest.
+    def dream(
+        self,
+        length: int = 50,
+        sequences: int = 6,
+        *,
+        seed: int = 0,
+        watch: Callable[[Playing], None] | None = None,
+    ) -> OpenLoop:
+        """Plays the beginnings of episodes, shows the world model their first half and lets it imagine the rest.
 
         Args:
-            length: steps a sequence.
+            length: steps a sequence, at most 100.
             sequences: how many.
             seed: of the episodes and of sampling.
+            watch: called after every step with how far it is.
 
         Raises:
             ConfigError: the agent has neither learned nor been loaded.
         """
         self._check_trained()
-        vectorization = self._settings.get("vectorization", "auto")
-        result = evaluate(self.agent, self.source, sequences, seed, record=sequences, vectorization=vectorization)
+        result = self._play(sequences, seed, record=sequences, limit=evaluation.RECORDED_STEPS, watch=watch)
         return self._open_loop(choose_sequences(result.episodes, length, sequences))
 
     def _open_loop(self, sequences: dict[str, np.ndarray]) -> OpenLoop:
@@ -284,9 +304,7 @@ class Learner:
 
     def _starts(self, count: int, context: int, seed: int) -> Any:
         """States in which dreams begin, [N, ...]."""
-        return collect_starts(
-            self.agent, self.source, count, context, seed, self._settings.get("vectorization", "auto")
-        )
+        return collect_starts(self.agent, self.source, count, context, seed, self._vectorization)
 
     def save(self, folder: str | Path) -> None:
         """Writes the agent to a folder: config.json and model.safetensors, with all that acting and dreaming need."""
@@ -301,6 +319,7 @@ class Learner:
             "interface": self.interface.to_json(),
             "seed": self._settings["seed"],
             "updates": self._updates,
+            "longest_episode": self._longest_episode,
         }
 
     def close(self) -> None:
@@ -374,7 +393,8 @@ class WorldModels(Learner):
             training.close()
         if not complete:
             raise KeyboardInterrupt
-        self.agent, _ = load_model(self.run_folder, self._device)
+        self.agent, description = load_model(self.run_folder, self._device)
+        self._longest_episode = description["longest_episode"]
         self._trained = True
         return self
 
@@ -461,6 +481,9 @@ def load(
         learner._saved_in = Path(path)
     learner.agent, learner._updates = agent, description.get("updates")
     learner._trained = True
+    learner._longest_episode = description.get("longest_episode")
+    if learner._vectorization == "auto":
+        learner._vectorization = description.get("vectorization") or "auto"
     return learner
 
 

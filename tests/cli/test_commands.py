@@ -57,6 +57,20 @@ def test_train_says_where_everything_is(tmp_path, monkeypatch, capsys):
         assert (run / name).exists()
 
 
+@pytest.mark.parametrize("folder", ["runs/sweep[lr=1e-4]", "runs/[/a]"])
+def test_names_of_folders_are_shown_whole(folder, tmp_path, monkeypatch, capsys):
+    from run_helpers import words
+
+    monkeypatch.chdir(tmp_path)
+    line = words(folder, steps=12, num_envs=1, videos=True)
+    line.remove("--quiet")
+    assert main(line) == 0
+    printed = capsys.readouterr()
+    assert f"run folder {folder}" in printed.err and f"run folder        {folder}" in printed.out
+    for picture in sorted(Path(folder, "videos").iterdir()):
+        assert f"drawn: {picture}" in printed.err.splitlines()
+
+
 @pytest.mark.parametrize("checkpoint", ["best", "latest"])
 def test_evaluate(small_run, capsys, checkpoint):
     assert main(["evaluate", str(small_run), "--episodes", "3", "--checkpoint", checkpoint]) == 0
@@ -114,7 +128,7 @@ def test_plot_with_published_scores(run_copy, tmp_path, capsys):
 
 
 def test_envs(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "150")
+    monkeypatch.setenv("COLUMNS", "20")  # nothing is broken where there is no terminal
     assert main(["envs", "pole"]) == 0
     out = capsys.readouterr().out
     assert "CartPole-v1" in out and "MountainCar" not in out

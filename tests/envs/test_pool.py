@@ -1,3 +1,5 @@
+import time
+
 import gymnasium
 import numpy as np
 import pytest
@@ -6,6 +8,7 @@ from env_helpers import Frames, Noisy, Raises, Slow, one_hot
 from reverie.envs import EnvironmentSource, InProcessPool, WorkerPool, make, make_pool
 from reverie.envs import vectorize as vectorize_module
 from reverie.envs.episodes import episode_seed
+from reverie.envs.make import as_source
 from reverie.envs.spaces import random_action
 from reverie.errors import ConfigError, EnvironmentProblem
 
@@ -215,3 +218,41 @@ def test_automatic_choice(monkeypatch):
     monkeypatch.setattr(vectorize_module, "processors", lambda: 1)
     with make_pool(Slow, 2, 0) as lonely:
         assert lonely.vectorization == "in-process"
+
+
+class Computes(Slow):
+    """Computes for 2 ms of the processor's time a step, however long that takes on a machine that others use."""
+
+    def step(self, action):
+        begin = time.process_time()
+        while time.process_time() - begin < 0.002:
+            pass
+        return Noisy.step(self, action)
+
+
+def test_what_a_step_computes_or_waits_counts(monkeypatch):
+    monkeypatch.setattr(vectorize_module, "processors", lambda: 2)
+    assert 0.002 < vectorize_module.measure_step_seconds(as_source(Computes), 0) < 0.003
+    assert vectorize_module.measure_step_seconds(as_source(Slow), 0) > 0.003
+    assert vectorize_module.choose_place(as_source(Computes), 2, 0)[0] == "workers"
+
+
+def test_the_time_of_other_programs_does_not_count(monkeypatch):
+    """The wall clock runs three hundred times as fast as the processor's, as if many others were running."""
+    real = time.perf_counter
+    monkeypatch.setattr(time, "perf_counter", lambda: 300 * real())
+    monkeypatch.setattr(vectorize_module, "MEASURING_LIMIT_SECONDS", 300.0)
+    assert vectorize_module.measure_step_seconds(as_source("CartPole-v1"), 0) < 1e-3
+
+
+def test_measuring_takes_few_steps(monkeypatch):
+    monkeypatch.setattr(vectorize_module, "processors", lambda: 2)
+    taken = []
+
+    class Counts(Noisy):
+        def step(self, action):
+            taken.append(action)
+            return super().step(action)
+
+    assert vectorize_module.choose_place(as_source(Counts), 2, 0)[0] == "in-process"
+    assert len(taken) <= vectorize_module.MOST_MEASURED_STEPS + 1

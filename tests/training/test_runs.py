@@ -8,6 +8,8 @@ import pytest
 import run_helpers
 from run_helpers import assert_same_run, checkpoints, metrics, replay_rows, train
 
+import reverie
+from reverie.envs import vectorize
 from reverie.training import trainer
 from reverie.training.memory import warn_if_large
 from reverie.training.metrics import read_scores
@@ -185,3 +187,15 @@ def test_a_replay_that_will_not_fit_is_announced(tmp_path, storage):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warn_if_large(1000, 5_000, storage, tmp_path)
+
+
+@pytest.mark.parametrize("num_envs", [1, 2])
+def test_where_environments_run_is_measured_once(tmp_path, monkeypatch, num_envs):
+    measured, real = [], vectorize.measure_step_seconds
+    monkeypatch.setattr(vectorize, "processors", lambda: 2)
+    monkeypatch.setattr(vectorize, "measure_step_seconds", lambda *given: measured.append(given) or real(*given))
+    run = tmp_path / "run"
+    for steps in (60, 80):
+        assert train(run, env="RunTestWalk-v0", num_envs=num_envs, steps=steps, evaluate_every=20) == 0
+    reverie.load(run).evaluate(2)
+    assert len(measured) == 1

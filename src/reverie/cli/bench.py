@@ -39,6 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     import torch
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from reverie.agents.registry import PIPELINES, make_config
     from reverie.errors import ConfigError
@@ -55,17 +56,16 @@ def main(arguments: Sequence[str]) -> int:
         raise ConfigError(f"{agent} is trained in stages, which tell their speed themselves; choose another agent")
     config = make_config(agent, {"size": options.size} if options.size else {}, options.preset)
     report = measure(config, options.observation, device, dtype, options.updates)
-    title = f"one update, {agent}, {options.size or options.preset}, {options.observation}"
+    title = Text(f"one update, {agent}, {options.size or options.preset}, {options.observation}")
     table = Table("phase", "milliseconds", "share", title=title)
     total = sum(report.phases.values())
     for phase, seconds in report.phases.items():
-        table.add_row(phase, f"{seconds * 1e3:.1f}", f"{seconds / total:.0%}")
-    console = Console(highlight=False)
-    console.print(table)
-    console.print(f"update            {report.median * 1e3:.1f} ms median, {report.fastest * 1e3:.1f} ms fastest")
-    console.print(f"parameters        {report.parameters:,}")
-    console.print(f"matrix products   {report.flops / 1e9:.1f} GFLOP an update")
-    console.print(f"matmul rate       {report.matmul_rate / 1e9:,.0f} GFLOP/s for 2048 x 2048 matrices")
-    console.print(f"share of it       {report.flops / report.median / report.matmul_rate:.1%}")
-    console.print(f"machine           {report.machine}")
+        table.add_row(Text(phase), f"{seconds * 1e3:.1f}", f"{seconds / total:.0%}")
+    Console(highlight=False).print(table)
+    print(f"update            {report.median * 1e3:.1f} ms median, {report.fastest * 1e3:.1f} ms fastest")
+    print(f"parameters        {report.parameters:,}")
+    print(f"matrix products   {report.flops / 1e9:.1f} GFLOP an update")
+    print(f"matmul rate       {report.matmul_rate / 1e9:,.0f} GFLOP/s for 2048 x 2048 matrices")
+    print(f"share of it       {report.flops / report.median / report.matmul_rate:.1%}")
+    print(f"machine           {report.machine}")
     return 0

@@ -38,6 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     import reverie
     from reverie.dream.open_loop import save_open_loop
     from reverie.errors import ConfigError
+    from reverie.training.progress import Display
 
     if options.sequences < 1 or options.length < 4:
         raise ConfigError(
@@ -46,7 +47,11 @@ def main(arguments: Sequence[str]) -> int:
     if options.output is not None and options.output.suffix not in ("", ".mp4"):
         raise ConfigError(f"the video is an MP4 file, so its name must end in .mp4, got {options.output}")
     learner = reverie.load(options.path, checkpoint=options.checkpoint, device=options.device)
-    result = learner.dream(options.length, options.sequences, seed=options.seed)
-    for path in save_open_loop(result, options.output or options.path / "videos" / "dream.mp4"):
+    with Display("dreaming", options.sequences, unit="sequences", transient=True) as display:
+        with display.busy("playing"):
+            result = learner.dream(options.length, options.sequences, seed=options.seed, watch=display.watch)
+        with display.busy("drawing"):
+            paths = save_open_loop(result, options.output or options.path / "videos" / "dream.mp4")
+    for path in paths:
         print(path)
     return 0

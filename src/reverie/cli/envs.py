@@ -23,8 +23,9 @@ def main(arguments: Sequence[str]) -> int:
     """Runs the command; returns the exit code."""
     options = parse(EnvsOptions, "envs", arguments)
     from rich.console import Console
-    from rich.markup import escape
+    from rich.measure import Measurement
     from rich.table import Table
+    from rich.text import Text
 
     from reverie.envs import list_environments
 
@@ -32,6 +33,9 @@ def main(arguments: Sequence[str]) -> int:
     for entry in list_environments():
         if options.search.lower() in entry["id"].lower():
             needs = "" if entry["installed"] else f'pip install "reverie-rl[{entry["extra"]}]"'
-            table.add_row(escape(entry["id"]), entry["suite"], escape(needs))
-    Console().print(table)
+            table.add_row(*(Text(cell) for cell in (entry["id"], entry["suite"], needs)))
+    console = Console(highlight=False)
+    if not console.is_terminal:  # a file or a pipe has no width; nothing is broken
+        console.width = max(console.width, Measurement.get(console, console.options.update(width=10**4), table).maximum)
+    console.print(table)
     return 0

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +14,7 @@ from reverie.cli.run_files import print_run_files
 
 if TYPE_CHECKING:
     from reverie.training.evaluation import Evaluation
+    from reverie.training.progress import Display
 
 
 @dataclass(frozen=True)
@@ -28,37 +28,47 @@ class EvaluateOptions:
     checkpoint: str = "best"
     """In a run folder: best (highest evaluation so far), latest, or the name of a checkpoint."""
     deterministic: bool = False
-    """Take most likely latents and actions; by default as in the paper: DreamerV3 samples, older agents do not."""
+    """Take most likely latents and actions; by default as in the papers, and as `predict` in Python: DreamerV3 samples
+    both, the agents before it sample latents and take the most likely actions."""
     seed: int = 0
     """Seed of the episodes and of sampling."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    episode_limit: int | None = None
+    """Decisions after which an episode is cut off; by default the time limit of the environment, or where it has none
+    ten times the longest episode of training, at least 500."""
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command; returns the exit code."""
     options = parse(EvaluateOptions, "evaluate", arguments)
-    from rich.console import Console
-    from rich.progress import Progress
-
     from reverie.errors import ConfigError
     from reverie.training.metrics import METRICS_FILE
+    from reverie.training.progress import Display
 
     if options.episodes < 1:
         raise ConfigError(f"episodes must be at least 1, got {options.episodes}")
-    with Progress(console=Console(file=sys.stderr), transient=True) as bar:
-        task = bar.add_task("episodes", total=options.episodes)
-        result = _play(options, lambda done: bar.update(task, completed=done))
+    with Display("evaluating", options.episodes, unit="episodes", transient=True) as display:
+        result = _play(options, display)
     for index, (total, length) in enumerate(zip(result.returns, result.lengths, strict=True)):
         print(f"episode {index:>3}   return {total:>10.2f}   length {length:>6}")
     print(f"mean return {result.mean:.2f} ± {result.standard_deviation:.2f} over {len(result.returns)} episodes")
+    if result.cut_off:
+        print(f"cut off           {result.cut_off} episodes, after {result.limit:,} decisions")
     if (options.path / METRICS_FILE).exists():
         print_run_files(options.path)
     return 0
 
 
-def _play(options: EvaluateOptions, progress: Callable[[int], None]) -> Evaluation:
+def _play(options: EvaluateOptions, display: Display) -> Evaluation:
     import reverie
 
     learner = reverie.load(options.path, checkpoint=options.checkpoint, device=options.device)
-    return learner.evaluate(options.episodes, deterministic=options.deterministic, seed=options.seed, progress=progress)
+    return learner.evaluate(
+        options.episodes,
+        deterministic=options.deterministic,
+        seed=options.seed,
+        progress=display.update,
+        episode_limit=options.episode_limit,
+        watch=display.watch,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,6 +29,7 @@ class EnvironmentAdapter:
         environment: the wrapped environment.
         interface: its observation and action parts.
         action_repeat: how often each action is given, counting `ActionRepeat` wrappers that are already there.
+        time_limit: steps of this adapter after which a time limit of Gymnasium truncates episodes, None without one.
 
     Raises:
         SpaceError: if an observation or action space is not supported.
@@ -49,6 +51,7 @@ class EnvironmentAdapter:
         self.environment = environment
         self.name = name or _name_of(environment)
         self.action_repeat = _total_repeat(environment)
+        self.time_limit = _time_limit(environment)
         self._observations = ObservationCodec(environment.observation_space)
         self._actions = ActionCodec(environment.action_space)
         self.interface = Interface(self._observations.parts, self._actions.parts)
@@ -213,3 +216,18 @@ def _total_repeat(environment: gymnasium.Env[Any, Any]) -> int:
             total *= current.repeat
         current = current.env
     return total
+
+
+def _time_limit(environment: gymnasium.Env[Any, Any]) -> int | None:
+    """The lowest time limit among the wrappers, in steps of the outermost one."""
+    lowest: int | None = None
+    repeat = 1
+    current: Any = environment
+    while isinstance(current, gymnasium.Wrapper):
+        if isinstance(current, ActionRepeat):
+            repeat *= current.repeat
+        elif isinstance(current, gymnasium.wrappers.TimeLimit):
+            steps = math.ceil(current._max_episode_steps / repeat)
+            lowest = steps if lowest is None else min(lowest, steps)
+        current = current.env
+    return lowest

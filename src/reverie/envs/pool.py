@@ -57,6 +57,7 @@ class EnvironmentPool(ABC):
     Attributes:
         num_envs: number E of environments.
         interface: observation and action parts, equal for all environments.
+        time_limit: steps after which a time limit of Gymnasium truncates episodes, None without one.
         vectorization: `in-process` or `workers`.
         step_seconds: mean time of one environment step if it was measured to choose the vectorization, else None.
     """
@@ -71,6 +72,7 @@ class EnvironmentPool(ABC):
         self.num_envs = num_envs
         self.seed = seed
         self.interface: Interface
+        self.time_limit: int | None = None
         self.step_seconds: float | None = None
         self._episodes = np.zeros(num_envs, np.int64)
         self._ended: NDArray[np.bool_] | None = None
@@ -132,24 +134,28 @@ class EnvironmentPool(ABC):
             EnvironmentProblem: if the pool was not reset, the actions are not finite or of another shape, or an
                 environment raises or breaks its contract.
         """
-        if self._ended is None:
-            raise EnvironmentProblem(
-                "step was called on a pool that was never reset, or whose last step failed: call reset or "
-                "start_new_episodes first"
-            )
+        ended = self._required_ended()
         actions = np.asarray(actions, np.float32)
         expected = (self.num_envs, self.interface.action_width)
         if actions.shape != expected:
             raise EnvironmentProblem(
                 f"the actions have shape {actions.shape}, but the pool takes {expected}: one flat vector a row"
             )
-        self._episodes = self._episodes + self._ended
+        self._episodes = self._episodes + ended
         return self._run(
             [
-                Begin(int(episode)) if ended else Act(action)
-                for ended, episode, action in zip(self._ended, self._episodes, actions, strict=True)
+                Begin(int(episode)) if begins else Act(action)
+                for begins, episode, action in zip(ended, self._episodes, actions, strict=True)
             ]
         )
+
+    def cut_off(self, mask: NDArray[np.bool_]) -> None:
+        """Let the next `step` begin new episodes where `mask` [E] is true, as if the last step had ended the old ones.
+
+        Raises:
+            EnvironmentProblem: if the pool was not reset, or its last step failed.
+        """
+        self._ended = self._required_ended() | mask
 
     @abstractmethod
     def render(self) -> list[NDArray[np.uint8]] | None:
@@ -178,6 +184,15 @@ class EnvironmentPool(ABC):
         steps = Steps.stack(self._execute(tasks))
         self._ended = steps.is_last.copy()
         return steps
+
+    def _required_ended(self) -> NDArray[np.bool_]:
+        """Where the last step ended an episode, bool [E]."""
+        if self._ended is None:
+            raise EnvironmentProblem(
+                "step was called on a pool that was never reset, or whose last step failed: call reset or "
+                "start_new_episodes first"
+            )
+        return self._ended
 
     def _checked_episodes(self, episodes: NDArray[Any]) -> NDArray[np.int64]:
         checked = np.asarray(episodes, np.int64)
@@ -208,6 +223,7 @@ class InProcessPool(EnvironmentPool):
         require_copies(source, num_envs)
         self._runners = [EpisodeRunner(source.make(render=render), seed, index) for index in range(num_envs)]
         self.interface = self._runners[0].adapter.interface
+        self.time_limit = self._runners[0].adapter.time_limit
 
     def render(self) -> list[NDArray[np.uint8]] | None:
         """The current frame of each environment, or None if there are none."""

@@ -18,14 +18,17 @@ from reverie.envs.worker_pool import WorkerPool
 from reverie.errors import ConfigError
 
 Vectorization = Literal["auto", "in-process", "workers"]
+Place = Literal["in-process", "workers"]
 
 # Worker processes cost about 0.3 ms a step for talking. On 4 cores they make environments with steps below 0.25 ms
 # slower (CartPole 20 times) and those above 5 ms (CarRacing, pixel dm_control) about twice as fast; 1 ms lies between.
 WORKER_THRESHOLD_SECONDS = 1e-3
-MEASURED_STEPS = 20
-# Cheap environments are measured for longer, so that one hiccup of the machine does not count for much.
+# Cheap environments are measured for longer, so that a pause of the garbage collector does not count for much.
+LEAST_MEASURED_STEPS, MOST_MEASURED_STEPS = 20, 200
 MEASURING_SECONDS = 0.05
 MEASURING_LIMIT_SECONDS = 2.0
+# An environment that sleeps or waits for another program gives the processor up of its own accord at nearly every step.
+WAITS_PER_STEP = 0.5
 
 
 def make_pool(
@@ -44,9 +47,8 @@ def make_pool(
         source: recipe for the environments, or an id, a function or an environment.
         num_envs: number E of environments.
         seed: seed of all episodes, 0 or more.
-        vectorization: `in-process`, `workers`, or `auto`, which times a few steps and takes workers if a step takes
-            longer than 1 ms and there is more than one environment and processor. The pool's `vectorization` and
-            `step_seconds` tell the outcome.
+        vectorization: `in-process`, `workers`, or `auto`, which leaves it to `choose_place`. The pool's `vectorization`
+            and `step_seconds` tell the outcome.
         render: prepare `pool.render()`.
         num_workers: number of worker processes; by default one a processor and at most one an environment.
         timeout: seconds after which a worker that does not answer is restarted; by default never.
@@ -61,14 +63,11 @@ def make_pool(
         raise ConfigError(f"vectorization is {vectorization!r}, but it must be 'auto', 'in-process' or 'workers'")
     require_copies(source, num_envs)
     seconds: float | None = None
-    chosen = vectorization
-    if vectorization == "auto":
-        chosen = "in-process"
-        if num_envs > 1 and processors() > 1 and os.name == "posix":
-            seconds = measure_step_seconds(source, seed)
-            chosen = "workers" if seconds > WORKER_THRESHOLD_SECONDS else "in-process"
+    place = vectorization
+    if place == "auto":
+        place, seconds = choose_place(source, num_envs, seed)
     pool: EnvironmentPool
-    if chosen == "workers":
+    if place == "workers":
         pool = WorkerPool(source, num_envs, seed, render=render, num_workers=num_workers, timeout=timeout)
     else:
         pool = InProcessPool(source, num_envs, seed, render=render)
@@ -76,26 +75,61 @@ def make_pool(
     return pool
 
 
+def choose_place(source: EnvironmentSource, num_envs: int, seed: int) -> tuple[Place, float | None]:
+    """Where to step environments: in workers if a step takes longer than 1 ms, which is measured, else in this process.
+
+    With one environment or one processor workers bring nothing, and nothing is measured.
+
+    Args:
+        source: recipe for the environments.
+        num_envs: number E of environments.
+        seed: of the measured episodes and actions.
+
+    Returns:
+        The place, and the seconds that were measured, see `measure_step_seconds`, or None.
+    """
+    if num_envs < 2 or source.kind == "object" or processors() < 2 or os.name != "posix":
+        return "in-process", None
+    seconds = measure_step_seconds(source, seed)
+    return ("workers" if seconds > WORKER_THRESHOLD_SECONDS else "in-process"), seconds
+
+
 def measure_step_seconds(source: EnvironmentSource, seed: int) -> float:
-    """Mean time in seconds of a random step of one environment, resets between episodes included."""
+    """Mean time in seconds of a random step of one environment, resets between episodes included.
+
+    It is the time for which the processor computes in this process, so that other programs on the machine do not count.
+    Where the environment gives the processor up itself at most steps (it sleeps, or waits for a simulator in another
+    process or a device), what it waits for counts too: several environments in workers wait at the same time.
+    """
     adapter = source.make()
     try:
         generator = np.random.default_rng(seed)
         adapter.reset(episode_seed(seed, 0, 0))
         # The first step often loads or compiles something, so it does not count.
         ended = _random_step_ends(adapter, generator)
-        taken = 0
-        begin = time.perf_counter()
+        taken, waits = 0, _waits()
+        begin, computed = time.perf_counter(), time.process_time()
         elapsed = 0.0
-        while elapsed < MEASURING_LIMIT_SECONDS and (taken < MEASURED_STEPS or elapsed < MEASURING_SECONDS):
+        while elapsed < MEASURING_LIMIT_SECONDS and (
+            taken < LEAST_MEASURED_STEPS or (elapsed < MEASURING_SECONDS and taken < MOST_MEASURED_STEPS)
+        ):
             if ended:
                 adapter.reset(episode_seed(seed, 0, taken + 1))
             ended = _random_step_ends(adapter, generator)
             taken += 1
             elapsed = time.perf_counter() - begin
-        return elapsed / taken
+        if _waits() - waits >= WAITS_PER_STEP * taken:
+            return elapsed / taken
+        return min(elapsed, time.process_time() - computed) / taken
     finally:
         adapter.close()
+
+
+def _waits() -> int:
+    """How often this thread (where the system does not count threads: this process) has given the processor up."""
+    import resource  # not on Windows, where nothing is measured
+
+    return resource.getrusage(getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)).ru_nvcsw
 
 
 def _random_step_ends(adapter: Any, generator: np.random.Generator) -> bool:

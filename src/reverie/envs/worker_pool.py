@@ -113,7 +113,7 @@ class WorkerPool(EnvironmentPool):
             worker.start()
         for worker in self._workers:
             try:
-                self.interface = worker.receive_started()
+                self.interface, self.time_limit = worker.receive_started()
             except WorkerDied as death:
                 raise EnvironmentProblem(
                     f"a worker process {death} while it made the environment {self._name!r}: try "

@@ -116,7 +116,7 @@ class Worker:
         self.send(self.assignment)
 
     def receive_started(self) -> Any:
-        """The interface of the worker's environments, once they are made.
+        """The interface of the worker's environments and their time limit, once they are made.
 
         Raises:
             WorkerDied: if the process ends before.
@@ -269,11 +269,11 @@ def serve(descriptor: int, handle: Callable[[Any], Any]) -> None:
 
 
 def _make_runners(assignment: Assignment, runners: list[EpisodeRunner]) -> Any:
-    """Fill `runners` and return the interface of the environments."""
+    """Fill `runners` and return the interface of the environments and their time limit."""
     source = EnvironmentSource.from_worker(assignment.source)
     for index in assignment.indices:
         runners.append(EpisodeRunner(source.make(render=assignment.render), assignment.seed, index))
-    return runners[0].adapter.interface
+    return runners[0].adapter.interface, runners[0].adapter.time_limit
 
 
 def _handle(request: Assignment | str | list[Task | None], runners: list[EpisodeRunner]) -> Any:

@@ -7,6 +7,7 @@ to be deleted is renamed first. So a kill leaves whole checkpoints and folders w
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -36,6 +37,15 @@ def digest(value: Mapping[str, Any]) -> str:
 def checkpoint_name(env_steps: int) -> str:
     """Name of the checkpoint after so many environment steps; names sort like numbers."""
     return f"{env_steps:0{NAME_DIGITS}d}"
+
+
+def newest_state(run: Path) -> dict[str, Any]:
+    """`state.json` of the newest checkpoint of a run folder, unchecked; empty if there is none that can be read."""
+    for folder in sorted((run / FOLDER).glob("[0-9]*"), reverse=True):
+        with contextlib.suppress(ReverieError, OSError):
+            state = read_json(folder / STATE_FILE)
+            return state if isinstance(state, dict) else {}
+    return {}
 
 
 class Checkpoints:

@@ -34,6 +34,10 @@ class Collector:
         agent: acts.
         pool: environments; reset here.
         replay: receives a row of every environment a step.
+
+    Attributes:
+        episodes: how many have ended.
+        longest: steps of the longest of them, 0 before the first; None if a run began before this was kept.
     """
 
     def __init__(self, agent: ImaginationAgent, pool: EnvironmentPool, replay: SequenceReplay) -> None:
@@ -43,6 +47,7 @@ class Collector:
         self.totals, self.lengths = np.zeros(pool.num_envs), np.zeros(pool.num_envs, np.int64)
         self.finished: list[tuple[float, int]] = []
         self.episodes = 0
+        self.longest: int | None = 0
 
     def collect(self, purpose: Purpose = "experience") -> int:
         """Acts once in every environment and returns the number of environment steps that this made.
@@ -66,6 +71,7 @@ class Collector:
         for e in np.flatnonzero(self.steps.is_last):
             self.finished.append((float(self.totals[e]), int(self.lengths[e])))
             self.episodes += 1
+            self.longest = max(self.longest or 0, int(self.lengths[e]))
         return int((~began).sum())
 
     def take_finished(self) -> dict[str, float]:
@@ -90,6 +96,7 @@ class Collector:
             "lengths": self.lengths.tolist(),
             "finished": self.finished,
             "episodes": self.episodes,
+            "longest": self.longest,
         }
         tensors = {f"observation.{name}": torch.from_numpy(v) for name, v in self.steps.observation.items()}
         tensors |= {name: torch.from_numpy(np.ascontiguousarray(getattr(self.steps, name))) for name in FLAGS}
@@ -107,6 +114,7 @@ class Collector:
             Whether the environments are exactly where they were.
         """
         self.episodes = data["episodes"]
+        self.longest = data.get("longest", None if self.episodes else 0)
         self.finished = [(float(total), int(length)) for total, length in data["finished"]]
         policy = {name[7:]: value for name, value in tensors.items() if name.startswith("policy.")}
         if policy:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -11,15 +12,30 @@ import torch
 
 from reverie.agents.imagination_agent import PolicyState
 from reverie.envs import EnvironmentPool, EnvironmentSource, Steps, Vectorization, make_pool
+from reverie.envs.vectorize import choose_place
 from reverie.errors import ConfigError
 
 MAX_PARALLEL = 16
 EVALUATION_SEED = 1_000_003
 """Added to the seed of a run, so that no evaluation plays an episode that was trained on."""
-EPISODE_LIMIT = 100_000
-"""Decisions after which an evaluated episode counts as ended, so that one that never ends cannot hold up a run."""
+EPISODE_LIMIT = 10_000
+"""Decisions after which an evaluated episode is cut off where nothing is known about the lengths of episodes."""
+LEAST_LIMIT, TIMES_LONGEST = 500, 10
+"""The same where training knows them: so many times its longest episode, and at least so many decisions."""
 RECORDED_STEPS = 100
 """Longest beginning of an episode that is recorded."""
+
+
+def episode_limit(longest: int | None) -> int:
+    """Decisions after which an evaluated episode is cut off, so that one that never ends cannot hold up a run.
+
+    A trained agent may last much longer than it did while it learned, so the limit is ten times the longest episode of
+    training. In a task that never ends it stays the same all along, so that evaluations can be compared.
+
+    Args:
+        longest: decisions in the longest episode that ended in training, 0 if none did, None if that is not known.
+    """
+    return EPISODE_LIMIT if longest is None else max(LEAST_LIMIT, TIMES_LONGEST * longest)
 
 
 class Actor(Protocol):
@@ -50,12 +66,16 @@ class Evaluation:
         lengths: agent decisions in each episode.
         deterministic: whether most likely actions were taken.
         episodes: the beginnings of the first episodes, name -> [T, ...] each.
+        limit: decisions after which an episode was cut off.
+        cut_off: how many episodes were cut off there.
     """
 
     returns: list[float]
     lengths: list[int]
     deterministic: bool
     episodes: list[dict[str, np.ndarray]] = field(default_factory=list)
+    limit: int = EPISODE_LIMIT
+    cut_off: int = 0
 
     @property
     def mean(self) -> float:
@@ -76,7 +96,34 @@ class Evaluation:
             "mean": self.mean,
             "std": self.standard_deviation,
             "deterministic": self.deterministic,
+            "episode_limit": self.limit,
+            "cut_off": self.cut_off,
         }
+
+    def summary(self) -> str:
+        """Mean, standard deviation, and how many episodes were cut off, in words."""
+        text = f"{self.mean:.1f} ± {self.standard_deviation:.1f} over {len(self.returns)} episodes"
+        if not self.cut_off:
+            return text
+        return f"{text}, {self.cut_off} of them cut off after {self.limit:,} decisions for want of --time-limit"
+
+
+@dataclass(frozen=True)
+class Playing:
+    """How far an evaluation is.
+
+    Attributes:
+        finished: episodes that have ended.
+        episodes: those that are wanted.
+        decisions: made in all episodes so far.
+        share: of the work that is done, from 0 to 1, if the other episodes are as long as those that have ended, or as
+            the limit as long as none has.
+    """
+
+    finished: int
+    episodes: int
+    decisions: int
+    share: float
 
 
 def to_tensors(values: dict[str, np.ndarray], device: torch.device) -> dict[str, torch.Tensor]:
@@ -104,6 +151,8 @@ def play(
     record: int = 0,
     progress: Callable[[int], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
+    limit: int = EPISODE_LIMIT,
+    watch: Callable[[Playing], None] | None = None,
 ) -> Evaluation:
     """Plays episodes in a pool, the same number (give or take one) in each environment, so that none counts for more.
 
@@ -115,32 +164,50 @@ def play(
         record: of how many episodes to keep the beginning.
         progress: called with the number of finished episodes.
         stop: asked before every step; once it says true, only the episodes finished so far are returned.
+        limit: decisions after which an episode is cut off.
+        watch: called after every step with how far it is.
     """
     quota = np.full(pool.num_envs, episodes // pool.num_envs)
     quota[: episodes % pool.num_envs] += 1
-    result = Evaluation([], [], deterministic)
+    result = Evaluation([], [], deterministic, limit=limit)
     totals, lengths = np.zeros(pool.num_envs), np.zeros(pool.num_envs, int)
     rows: list[list[dict[str, np.ndarray]]] = [[] for _ in range(pool.num_envs)]
     steps, state = pool.reset(), None
+    taken = 0
     while len(result.returns) < episodes and not stop():
         action, state = act(agent, steps, state, deterministic)
         if record > len(result.episodes):
             for e in np.flatnonzero((quota > 0) & (np.array([len(r) for r in rows]) < RECORDED_STEPS)):
                 rows[e].append(_row(steps, action, int(e)))
-        for e in np.flatnonzero((steps.is_last | (lengths >= EPISODE_LIMIT)) & (quota > 0)):
+        cut = ~steps.is_last & (lengths >= limit)
+        pool.cut_off(cut)
+        for e in np.flatnonzero((steps.is_last | cut) & (quota > 0)):
             quota[e] -= 1
             result.returns.append(float(totals[e]))
             result.lengths.append(int(lengths[e]))
-            totals[e], lengths[e] = 0, 0
+            result.cut_off += int(cut[e])
             if record > len(result.episodes) and rows[e]:
                 result.episodes.append({key: np.stack([row[key] for row in rows[e]]) for key in rows[e][0]})
             rows[e] = []
             if progress:
                 progress(len(result.returns))
+        if len(result.returns) == episodes:
+            break
         steps = pool.step(action)
+        taken += 1
         totals = np.where(steps.is_first, 0, totals + steps.reward)
         lengths = np.where(steps.is_first, 0, lengths + 1)
+        if watch:
+            watch(_how_far(result, episodes, taken, quota, lengths))
     return result
+
+
+def _how_far(result: Evaluation, episodes: int, taken: int, quota: np.ndarray, lengths: np.ndarray) -> Playing:
+    """What `play` tells after so many steps, with the episodes [E] that each environment still has to end."""
+    usual = float(np.mean(result.lengths)) if result.lengths else result.limit
+    left = np.where(quota > 0, np.maximum(quota * usual - lengths, 1), 0).max()
+    decisions = sum(result.lengths) + int(lengths[quota > 0].sum())
+    return Playing(len(result.returns), episodes, decisions, float(taken / (taken + left)))
 
 
 def _row(steps: Steps, action: np.ndarray, e: int) -> dict[str, np.ndarray]:
@@ -159,17 +226,58 @@ def evaluate(
     progress: Callable[[int], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
     vectorization: Vectorization = "auto",
+    limit: int | None = None,
+    longest: int | None = None,
+    watch: Callable[[Playing], None] | None = None,
 ) -> Evaluation:
     """Plays episodes in fresh environments without touching the random state of a run; see `play` and `make_pool`.
 
+    Args:
+        agent: acts.
+        source: recipe for the environments.
+        episodes: number of episodes.
+        seed: of the episodes and of sampling.
+        deterministic: see `play`.
+        record: see `play`.
+        progress: see `play`.
+        stop: see `play`.
+        vectorization: see `make_pool`.
+        limit: decisions after which an episode is cut off; by default the environment's own time limit, and where it
+            has none that of `episode_limit`, which warns if it cuts an episode off.
+        longest: longest episode of training, for `episode_limit`.
+        watch: see `play`.
+
     Raises:
-        ConfigError: no episode is wanted, or the seed is negative.
+        ConfigError: no episode is wanted, or the seed is negative, or the limit is below 1.
     """
     if episodes < 1 or seed < 0:
         raise ConfigError(f"episodes must be at least 1 and the seed not negative, got {episodes} and {seed}")
-    num_envs = 1 if source.kind == "object" else min(episodes, MAX_PARALLEL)
+    if limit is not None and limit < 1:
+        raise ConfigError(f"episode_limit must be at least 1, got {limit}")
+    num_envs = _side_by_side(source, episodes)
     devices = [agent.device] if agent.device.type == "cuda" else []
     seed += EVALUATION_SEED
     with torch.random.fork_rng(devices), make_pool(source, num_envs, seed, vectorization) as pool:
         torch.manual_seed(seed)
-        return play(agent, pool, episodes, deterministic, record, progress, stop)
+        most = limit or pool.time_limit or episode_limit(longest)
+        result = play(agent, pool, episodes, deterministic, record, progress, stop, most, watch)
+    if result.cut_off and limit is None:
+        warnings.warn(
+            f"{result.cut_off} of {len(result.returns)} evaluated episodes had not ended after {most:,} decisions and "
+            f"were cut off; if episodes of {source.name} never end, give a time limit (--time-limit, in Python "
+            f"time_limit=), and to evaluate longer ones, --episode-limit (episode_limit=)",
+            stacklevel=2,
+        )
+    return result
+
+
+def settle_vectorization(
+    vectorization: Vectorization, source: EnvironmentSource, episodes: int, seed: int
+) -> Vectorization:
+    """What `auto` means for so many episodes, so that it is measured once and not at every evaluation."""
+    return choose_place(source, _side_by_side(source, episodes), seed)[0] if vectorization == "auto" else vectorization
+
+
+def _side_by_side(source: EnvironmentSource, episodes: int) -> int:
+    """How many environments `evaluate` plays at once."""
+    return 1 if source.kind == "object" else min(episodes, MAX_PARALLEL)

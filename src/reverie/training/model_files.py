@@ -15,7 +15,7 @@ from reverie.agents.registry import PIPELINES, make_config
 from reverie.errors import CheckpointError, ReverieError
 from reverie.spaces import Interface
 from reverie.tensor_files import read_tensors, save_tensors
-from reverie.training.checkpoint import FOLDER, STATE_FILE
+from reverie.training.checkpoint import FOLDER, STATE_FILE, newest_state
 from reverie.training.files import read_json, write_json
 from reverie.training.run_folder import CONFIG_FILE
 
@@ -28,7 +28,8 @@ def save_model(folder: Path, agent: nn.Module, description: Mapping[str, Any]) -
     Args:
         folder: made if it is not there.
         agent: its weights are saved.
-        description: `agent`, `agent_config`, `environment`, `interface` and `seed`.
+        description: `agent`, `agent_config`, `environment`, `interface` and `seed`, and `longest_episode`, the steps of
+            the longest one of training, if that is known.
 
     Raises:
         CheckpointError: the folder holds something else, such as a run.
@@ -83,7 +84,8 @@ def load_model(path: Path, device: torch.device, checkpoint: str = "best") -> tu
         checkpoint: see `find_weights`.
 
     Returns:
-        The agent, and the description it was saved with, in which `updates` is how many made the weights or None.
+        The agent, and the description it was saved with, or of its run and what that has seen so far; `updates` is how
+        many made the weights, or None.
 
     Raises:
         CheckpointError: files are missing, damaged, or do not fit each other.
@@ -109,6 +111,10 @@ def load_model(path: Path, device: torch.device, checkpoint: str = "best") -> tu
         agent.load(weights)
     except CheckpointError as error:
         raise CheckpointError(f"{str(error).rstrip('.')}; {_alternative(path, weights)}") from error
+    if weights.parent != path:
+        state = newest_state(path)
+        description["longest_episode"] = state.get("collector", {}).get("longest")
+        description["vectorization"] = state.get("measured_vectorization")
     return agent, {**description, "updates": _updates(weights.parent)}
 
 

@@ -19,14 +19,15 @@ from reverie.envs import EnvironmentSource, make_pool
 from reverie.errors import EnvironmentProblem, ReverieError, RunFolderError
 from reverie.replay import SequenceReplay
 from reverie.tensor_files import read_tensors
-from reverie.training.checkpoint import NAME_DIGITS, Checkpoints, checkpoint_name, digest
+from reverie.training.checkpoint import NAME_DIGITS, Checkpoints, checkpoint_name, digest, newest_state
 from reverie.training.collector import Collector, replay_fields
 from reverie.training.device import choose_device, choose_precision
+from reverie.training.endless import REMEDY, EndlessEpisodes
 from reverie.training.estimate import duration, time_costs
-from reverie.training.evaluation import Evaluation, evaluate
+from reverie.training.evaluation import Evaluation, episode_limit, evaluate, settle_vectorization
 from reverie.training.interruption import Interruption
 from reverie.training.memory import keep_freed_memory, warn_if_large
-from reverie.training.metrics import MetricWriter, append_scores, truncate_scores
+from reverie.training.metrics import MetricWriter, append_scores, read_scores, truncate_scores
 from reverie.training.model_files import save_model
 from reverie.training.progress import Display
 from reverie.training.run_folder import RunFolder
@@ -78,8 +79,14 @@ class Trainer:
         self._evaluated = -1
         with contextlib.ExitStack() as undo:
             # What can be refused without touching the disk comes first, so that a slip leaves no folder behind.
-            self.pool = make_pool(source, settings.num_envs, settings.seed, settings.vectorization)
+            self.vectorization = settings.vectorization
+            if self.vectorization == "auto":  # measured once in the life of a run
+                self.vectorization = newest_state(self.path).get("measured_vectorization") or "auto"
+            one = settings.num_envs == 1 and settings.vectorization == "auto"
+            self.pool = make_pool(source, settings.num_envs, settings.seed, "in-process" if one else self.vectorization)
             undo.callback(self.pool.close)
+            if not one:
+                self.vectorization = self.pool.vectorization
             torch.manual_seed(settings.seed)
             self.agent = config.build(self.pool.interface).to(device)
             self.agent.compute_dtype = dtype
@@ -116,6 +123,7 @@ class Trainer:
         self.checkpoints = Checkpoints(self.path, digest(identity))
         self.collector = Collector(self.agent, self.pool, self.replay)
         self.updater = Updater(self.agent, self.replay, config)
+        self.endless = EndlessEpisodes(config.schedule(), self.pool.time_limit, settings.num_envs)
         position = self._resume(checkpoint)
         self.writer = MetricWriter(self.path, position)
         self._logged = position["env_steps"] if position else -1
@@ -164,6 +172,7 @@ class Trainer:
                 "env_steps": self.env_steps,
                 "best": self.best,
                 "evaluated": self._evaluated,
+                "measured_vectorization": self.vectorization if self.settings.vectorization == "auto" else None,
                 "updater": updater,
                 "collector": collector,
                 "metrics": self.writer.position(),
@@ -195,7 +204,7 @@ class Trainer:
         title = f"{self.config.name} on {self.source.name}"
         self._watch = (time.monotonic(), self.env_steps, self.updater.updates)
         with (
-            Display(title, settings.steps, self.visible) as self.display,
+            Display(title, settings.steps, self.visible, more=self._updates_so_far) as self.display,
             self._interruption.listen(lambda text: self.display.say(text)),
         ):
             self._greet()
@@ -218,6 +227,11 @@ class Trainer:
                 raise _no_space(self.path, error) from error
         return not self._stop
 
+    def _updates_so_far(self) -> str:
+        """How many updates were made, or what the first one waits for."""
+        waits = self.endless.before_first(self.updater.updates, self.collector.episodes)
+        return waits or f"{self.updater.updates:,} updates"
+
     def _greet(self) -> None:
         parameters = self.agent.count_parameters()["total"]
         where = f"{self.agent.device}, {str(self.agent.compute_dtype).removeprefix('torch.')}"
@@ -227,6 +241,9 @@ class Trainer:
             f"{self.display.title} · {parameters:,} parameters · {where} · {self.settings.num_envs} environments "
             f"{self.pool.vectorization} · run folder {self.path}"
         )
+        if self.endless.before_first(self.updater.updates, self.collector.episodes):
+            self.display.say(f"no update is made until {self.updater.schedule.warmup_episodes} episodes have ended")
+        self.display.update(self.env_steps)
         if self.env_steps:
             self.display.say(f"going on from step {self.env_steps:,}, update {self.updater.updates:,}")
         if self._reached:
@@ -289,6 +306,7 @@ class Trainer:
         self.env_steps += self.collector.collect("random" if at_random else "experience")
         finished = self.collector.episodes
         self.updater.learn(self.env_steps, self.env_steps - before, finished, finished - episodes)
+        self.display.update(self.env_steps)
         if self._crossed(before, self.settings.log_every):
             self._log()
         if time.monotonic() - self._last_checkpoint > self.settings.checkpoint_minutes * 60:
@@ -314,7 +332,8 @@ class Trainer:
             self._logged = self.env_steps
         shown = {"return": metrics.get("episode/return"), "loss": metrics.get("loss/total")}
         notes = [f"{name} {value:.4g}" for name, value in shown.items() if value is not None]
-        self.display.update(self.env_steps, " · ".join([*notes, f"{self.updater.updates:,} updates"]))
+        self.display.update(self.env_steps, " · ".join(notes))
+        self.endless.look(self.env_steps, self.collector.episodes)
 
     # ------------------------------------------------------------------ evaluation
 
@@ -333,34 +352,47 @@ class Trainer:
             self.save_checkpoint()
             return
         self.updater.check()
-        settings = self.settings
-        self.display.update(self.env_steps, "evaluating")
-        record = VIDEO_SEQUENCES if settings.videos else 0
-        result = evaluate(
-            self.agent,
-            self.source,
-            settings.evaluation_episodes,
-            settings.seed + self.env_steps,
-            settings.deterministic_evaluation,
-            record,
-            stop=lambda: self._stop,
-            vectorization=settings.vectorization,
-        )
+        settings, longest, episodes = self.settings, self.collector.longest, self.settings.evaluation_episodes
+        if longest == 0 and self.pool.time_limit is None and not read_scores(self.path):
+            self.display.say(
+                f"no episode has ended in {self.env_steps:,} steps, so evaluated ones are cut off after "
+                f"{episode_limit(longest):,} decisions; if they never end, {REMEDY}"
+            )
+        self.vectorization = settle_vectorization(self.vectorization, self.source, episodes, settings.seed)
+        with self.display.busy("evaluating"):
+            result = evaluate(
+                self.agent,
+                self.source,
+                episodes,
+                settings.seed + self.env_steps,
+                settings.deterministic_evaluation,
+                record=VIDEO_SEQUENCES if settings.videos else 0,
+                stop=lambda: self._stop,
+                vectorization=self.vectorization,
+                longest=longest,
+                watch=self.display.watch,
+            )
         if self._stop:
             return
         self._evaluated = self.env_steps
+        self._forget_best_of_shorter_episodes(result)
         append_scores(self.path, {**self.counters, **result.to_json()})
         if self.best is None or result.mean >= self.best:
             self.best = result.mean
-            description = {**self.description, "updates": self.updater.updates}
+            seen = {"updates": self.updater.updates, "longest_episode": longest}
+            description = {**self.description, **seen}
             save_model(self.path / "checkpoints" / "best", self.agent, description)
         self.save_checkpoint()
-        self.display.say(
-            f"step {self.env_steps:,}: evaluation return {result.mean:.1f} ± {result.standard_deviation:.1f} over "
-            f"{len(result.returns)} episodes"
-        )
+        self.display.say(f"step {self.env_steps:,}: evaluation return {result.summary()}")
         if settings.videos:
-            self._draw(result)
+            with self.display.busy("drawing the dream video"):
+                self._draw(result)
+
+    def _forget_best_of_shorter_episodes(self, result: Evaluation) -> None:
+        """Returns of episodes that were cut off sooner than those of this evaluation are not comparable with it."""
+        before = read_scores(self.path)[-1:]
+        if before and before[0].get("cut_off") and before[0]["episode_limit"] < result.limit:
+            self.best = None
 
     def _draw(self, result: Evaluation) -> None:
         try:
@@ -373,7 +405,7 @@ class Trainer:
             prediction = predict_open_loop(self.agent, sequences)
         partial = self.path / "videos" / ".partial"
         for file in save_open_loop(prediction, partial / f"open_loop_{self.env_steps:09d}"):
-            file.replace(partial.parent / file.name)
+            self.display.say(f"drawn: {file.replace(partial.parent / file.name)}")
         shutil.rmtree(partial)
         few = prediction.first(TENSORBOARD_COLUMNS)
         self.writer.video("dream/open_loop", open_loop_frames(few), self.counters)

@@ -67,6 +67,7 @@ def load_run(path: Path, device: torch.device, checkpoint: str) -> tuple[WorldMo
     means = [arrays["mean"], arrays.get("best_mean", arrays["mean"])]
     agent.parameters_of_controller.copy_(torch.from_numpy(means[checkpoint == "best"]))
     agent.first_latents.copy_(first_latents(np.load(latents, mmap_mode="r"), lengths, agent.first_latents.shape[1]))
+    description["longest_episode"] = max(lengths) - 1
     return agent.eval(), description
 
 

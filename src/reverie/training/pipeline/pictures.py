@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,38 @@ SLIDER = (-3.0, -1.5, 0.0, 1.5, 3.0)
 SMALL, MOST_ROWS = 2, 32
 """By how much pictures on the slider sheet are shrunk, since there are hundreds, and its greatest number of rows."""
 TEMPERATURES = (0.5, 1.0, 1.3)
+
+
+def run_pictures(
+    agent: WorldModelsAgent,
+    source: EnvironmentSource,
+    store: FrameStore,
+    encoded: NDArray[np.float16],
+    dreams: list[Dream[MemoryState]],
+    seed: int,
+    folder: Path,
+) -> dict[Path, Callable[[Path], None]]:
+    """The pictures of a finished run: the file of each, and what writes it there.
+
+    Args:
+        agent: V, M and C.
+        source: the environment.
+        store: collected frames.
+        encoded: see `slider_sheet`.
+        dreams: of the temperatures; none without a trained M.
+        seed: of the real episode.
+        folder: made if it is not there.
+    """
+    folder.mkdir(exist_ok=True)
+    pictures: dict[Path, Callable[[Path], None]] = {
+        folder / "reconstruction.png": lambda path: reconstruction_grid(agent.world_model, store, path),
+        folder / "sliders.png": lambda path: slider_sheet(agent.world_model, encoded, path),
+    }
+    if dreams:
+        pictures[folder / "temperatures.mp4"] = lambda path: dream_video(agent, dreams, path)
+    if source.kind != "object":
+        pictures[folder / "game.mp4"] = lambda path: game_video(agent, source, seed, path)
+    return pictures
 
 
 @torch.no_grad()

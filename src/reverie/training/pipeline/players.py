@@ -58,6 +58,7 @@ class Episode:
     Attributes:
         total: undiscounted return.
         length: steps.
+        cut_off: it had not ended when it was as long as it was allowed to be.
         surprise: what M found surprising, summed over the steps; see `ControllerPolicy`.
         rows: observation, action, reward, `is_first` and `is_terminal` of every time, [length + 1, ...] each, if the
             episode was to be recorded.
@@ -66,6 +67,7 @@ class Episode:
     total: float
     length: int
     surprise: float = 0.0
+    cut_off: bool = False
     rows: dict[str, NDArray[Any]] | None = None
 
 
@@ -238,6 +240,7 @@ class _Lane:
 
     def finish(self) -> Episode:
         """The episode, with its rows as arrays."""
+        self.episode.cut_off = not self.is_last
         if self.rows is not None:
             self.episode.rows = {name: np.stack([row[name] for row in self.rows]) for name in self.rows[0]}
         return self.episode

@@ -23,7 +23,7 @@ from reverie.envs.episodes import episode_seed
 from reverie.envs.pool import processors
 from reverie.errors import ConfigError
 from reverie.training.device import choose_device, choose_precision
-from reverie.training.evaluation import EPISODE_LIMIT, EVALUATION_SEED, Evaluation
+from reverie.training.evaluation import EVALUATION_SEED, Evaluation, Playing, episode_limit
 from reverie.training.files import read_json, write_json
 from reverie.training.interruption import Interruption
 from reverie.training.memory import keep_freed_memory
@@ -43,15 +43,8 @@ from reverie.training.pipeline.loading import (
     rows_of,
     vision_updates,
 )
-from reverie.training.pipeline.pictures import (
-    TEMPERATURES,
-    dream_video,
-    evolution_curve,
-    game_video,
-    reconstruction_grid,
-    slider_sheet,
-)
-from reverie.training.pipeline.players import ControllerPolicy, Job, Players, Policy, RandomPolicy
+from reverie.training.pipeline.pictures import TEMPERATURES, evolution_curve, run_pictures
+from reverie.training.pipeline.players import ControllerPolicy, Episode, Job, Players, Policy, RandomPolicy
 from reverie.training.pipeline.reuse import refuse_half_taken, reusable, take_over, vision_weights
 from reverie.training.pipeline.search import ControllerSearch, read_search
 from reverie.training.progress import Display
@@ -128,7 +121,7 @@ class WorldModelsTraining:
         if settings.threads:
             torch.set_num_threads(settings.threads)
         adapter = source.make()
-        self.interface = adapter.interface
+        self.interface, self._time_limit = adapter.interface, adapter.time_limit
         adapter.close()
         torch.manual_seed(settings.seed)
         self.device, self.precision = device, choose_precision(settings.precision, device)
@@ -420,11 +413,10 @@ class WorldModelsTraining:
             parameters = torch.from_numpy(candidates).to(self.device, torch.float32)
             returns = self._dreamed(dream, parameters, config.rollouts).mean(1)
             return returns, returns
-        seeds = [
-            episode_seed(settings.seed, EVOLVING, generation * config.rollouts + r) for r in range(config.rollouts)
-        ]
+        first = generation * config.rollouts
+        seeds = [episode_seed(settings.seed, EVOLVING, first + r) for r in range(config.rollouts)]
         jobs = [Job(seed, parameters) for parameters in candidates for seed in seeds]
-        episodes = list(self._players.play(policy, jobs, longest=EPISODE_LIMIT, stop=lambda: self._stop))
+        episodes = self._play(policy, jobs, "playing")
         if len(episodes) < len(jobs):
             return None
         self.search.played += sum(episode.length for episode in episodes)
@@ -432,19 +424,37 @@ class WorldModelsTraining:
         returns, surprise = measured.reshape(len(candidates), config.rollouts, 2).mean(1).T
         return returns, returns + config.curiosity * surprise
 
+    @property
+    def _limit(self) -> int:
+        """Decisions after which a real episode of C is cut off."""
+        return self._time_limit or episode_limit(max(self.store.lengths) - 1)
+
+    def _play(self, policy: ControllerPolicy, jobs: list[Job], doing: str) -> list[Episode]:
+        """Real episodes of C, fewer than jobs if Ctrl-C cut them short."""
+        episodes: list[Episode] = []
+        decisions = 0
+        with self.display.busy(doing):
+            # An episode of so many decisions has one observation more.
+            for episode in self._players.play(policy, jobs, longest=self._limit + 1, stop=lambda: self._stop):
+                episodes.append(episode)
+                decisions += episode.length
+                self.display.watch(Playing(len(episodes), len(jobs), decisions, len(episodes) / len(jobs)))
+        return episodes
+
     def _draw(self) -> None:
         """The pictures of the finished run."""
-        videos = self.path / "videos"
-        videos.mkdir(exist_ok=True)
-        reconstruction_grid(self.model, self.store, videos / "reconstruction.png")
         self.agent.parameters_of_controller.copy_(torch.from_numpy(self.search.evolution.mean))
-        if not self.config.random_memory:
-            dreams = [self.dream(temperature, (self.settings.seed, 4)) for temperature in TEMPERATURES]
-            dream_video(self.agent, dreams, videos / "temperatures.mp4")
         assert self.encoded is not None
-        slider_sheet(self.model, self.encoded, videos / "sliders.png")
-        if self.source.kind != "object":
-            game_video(self.agent, self.source, self.settings.seed, videos / "game.mp4")
+        seed, temperatures = self.settings.seed, () if self.config.random_memory else TEMPERATURES
+        dreams = [self.dream(temperature, (seed, 4)) for temperature in temperatures]
+        videos = self.path / "videos"
+        pictures = run_pictures(self.agent, self.source, self.store, self.encoded, dreams, seed, videos)
+        with Display(f"drawing · {self.source.name}", len(pictures), self.visible, "pictures") as self.display:
+            for number, (path, draw) in enumerate(pictures.items(), start=1):
+                with self.display.busy(path.name):
+                    draw(path)
+                self.display.update(number)
+                self.display.say(f"drawn: {path}")
 
     def _dream_episodes(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
         """Returns of as many dreamed episodes as an evaluation has real ones, float64 [episodes]."""
@@ -464,10 +474,12 @@ class WorldModelsTraining:
         search, seed = self.search, self.settings.seed + EVALUATION_SEED
         mean = search.evolution.mean
         jobs = [Job(episode_seed(seed, 0, number), mean) for number in range(self.config.evaluation_episodes)]
-        episodes = list(self._players.play(policy, jobs, longest=EPISODE_LIMIT, stop=lambda: self._stop))
+        episodes = self._play(policy, jobs, "evaluating")
         if len(episodes) < len(jobs):
             return
-        result = Evaluation([e.total for e in episodes], [e.length for e in episodes], deterministic=False)
+        totals, lengths = [e.total for e in episodes], [e.length for e in episodes]
+        cut_off = sum(episode.cut_off for episode in episodes)
+        result = Evaluation(totals, lengths, deterministic=False, limit=self._limit, cut_off=cut_off)
         score = {
             **self._counters(self.updates),
             "generation": search.generation,
@@ -475,17 +487,11 @@ class WorldModelsTraining:
             **result.to_json(),
         }
         if self.config.evolve_in == "dream":
-            returns = self._dream_episodes(mean)
-            score["dream"] = {
-                "mean": round(returns.mean(), 2),
-                "std": round(returns.std(), 2),
-                "episodes": len(returns),
-            }
+            values = self._dream_episodes(mean)
+            score["dream"] = {"mean": round(values.mean(), 2), "std": round(values.std(), 2), "episodes": len(values)}
         search.add(score)
         write_json(self.path / SCORES_FILE, search.scores)
         evolution_curve(search.history, search.scores, self.config.evolve_in, self.path / CURVE_FILE)
+        display.say(f"drawn: {self.path / CURVE_FILE}")
         dreamed = f", dreamed {score['dream']['mean']:.1f} ± {score['dream']['std']:.1f}" if "dream" in score else ""
-        display.say(
-            f"generation {search.generation}: candidates {search.tried:.1f}{dreamed}, real "
-            f"{result.mean:.1f} ± {result.standard_deviation:.1f} over {len(result.returns)} episodes"
-        )
+        display.say(f"generation {search.generation}: candidates {search.tried:.1f}{dreamed}, real {result.summary()}")
