@@ -17,7 +17,7 @@ import gymnasium
 
 from reverie.envs.adapter import EnvironmentAdapter, not_an_environment
 from reverie.envs.extras import missing_package, register_suite
-from reverie.envs.space_tree import MAXIMUM_IMAGE_SIDE, MINIMUM_IMAGE_SIDE
+from reverie.envs.images import MAXIMUM_IMAGE_SIDE, MINIMUM_IMAGE_SIDE, PartKind
 from reverie.envs.wrappers import ActionRepeat, RenderedObservation, ResizeImages
 from reverie.errors import ConfigError, EnvironmentProblem, ReverieError
 
@@ -33,6 +33,7 @@ def make(
     action_repeat: int = 1,
     time_limit: int | None = None,
     kwargs: Mapping[str, Any] | None = None,
+    parts: Mapping[str, str] | None = None,
     render: bool = False,
 ) -> EnvironmentAdapter:
     """Make one environment and wrap it so that it speaks in parts.
@@ -45,6 +46,8 @@ def make(
         time_limit: truncate episodes after this many frames (steps before action repeat). For an id it replaces the
             registered limit; otherwise it comes on top of any limit that is already there.
         kwargs: keyword arguments for the constructor or function.
+        parts: name of an observation part -> what it is: `image`, `image:AXES` with a letter for each axis of its space
+            (t frames, h height, w width, c colors), `vector` or `discrete`; by default as its space says.
         render: prepare `adapter.render()`, for videos, where the environment can render frames.
 
     Returns:
@@ -62,6 +65,7 @@ def make(
         action_repeat=action_repeat,
         time_limit=time_limit,
         kwargs=kwargs or {},
+        parts=parts or {},
     )
     return source.make(render=render)
 
@@ -77,6 +81,8 @@ class EnvironmentSource:
         action_repeat: how often each action is given.
         time_limit: truncate episodes after this many frames, or None.
         kwargs: keyword arguments for the constructor or function.
+        parts: name of an observation part -> what it is, where its space does not tell: `image`, `image:AXES`, `vector`
+            or `discrete`.
 
     Raises:
         EnvironmentProblem: if `environment` is none of the three.
@@ -89,10 +95,14 @@ class EnvironmentSource:
     action_repeat: int = 1
     time_limit: int | None = None
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    parts: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image_size", _checked_image_size(self.image_size))
         object.__setattr__(self, "kwargs", dict(self.kwargs or {}))
+        object.__setattr__(self, "parts", dict(self.parts or {}))
+        for name, text in self.parts.items():
+            PartKind.parse(name, text)
         for name, value in (("action_repeat", self.action_repeat), ("time_limit", self.time_limit)):
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}, but it must be at least 1")
@@ -145,7 +155,9 @@ class EnvironmentSource:
             os.environ.setdefault("MUJOCO_GL", "egl")
         base = self._make_base(frames)
         try:
-            return EnvironmentAdapter(self._wrapped(base), name=self.name, owns_environment=self.kind != "object")
+            return EnvironmentAdapter(
+                self._wrapped(base), name=self.name, owns_environment=self.kind != "object", parts=self.parts
+            )
         except ReverieError:
             if self.kind != "object":
                 base.close()
@@ -261,7 +273,7 @@ class EnvironmentSource:
         assert size is None or isinstance(size, tuple)
         if self.pixels:
             return RenderedObservation(wrapped, size or DEFAULT_PIXEL_SIZE)
-        return wrapped if size is None else ResizeImages(wrapped, size)
+        return wrapped if size is None else ResizeImages(wrapped, size, self.parts)
 
     def _make_base(self, frames: bool) -> Environment:
         """The environment without our wrappers; `frames` asks for `rgb_array` rendering where it exists."""
