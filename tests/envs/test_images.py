@@ -101,9 +101,9 @@ def test_stacks_hold_the_newest_frame_last(count, shape, colors):
     assert small.interface.observations[0].shape == (40, 32, count * colors)
     assert small.interface.observations[0].newest_channels == part.newest_channels
     assert (small.reset(0)["image"] == 0).all()
-    assert small.step(np.array([1, 0], np.float32))[0]["image"][0, 0].tolist() == [0] * (count - 1) * colors + [
-        1
-    ] * colors
+    assert (
+        small.step(np.array([1, 0], np.float32))[0]["image"][0, 0].tolist() == [0] * (count - 1) * colors + [1] * colors
+    )
 
 
 def test_stacks_are_remembered_in_the_interface():

@@ -6,7 +6,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from reverie.cli.options import parse
 from reverie.cli.run_files import CURVE_FILE, print_run_files
@@ -28,6 +30,9 @@ class EnvironmentOptions:
     """Environment frames an action; by default as in the agent's paper for its tasks, and 1 for all others."""
     time_limit: int | None = None
     """Truncate episodes after this many frames."""
+    part: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME=KIND")] = ()
+    """What a part of the observation is where its space does not tell, e.g. `--part map=vector`: image, image:AXES with a
+    letter for each axis (t frames, h height, w width, c colors), vector or discrete. Once for each part."""
     run: Path | None = None
     """Run folder; runs/<env>/<agent>/<seed> by default. The same command with the same folder resumes."""
     preset: str = "paper"
@@ -116,7 +121,7 @@ def _train(environment: EnvironmentOptions, settings: TrainSettings, config: Any
     from reverie.training.trainer import Trainer
 
     source = _source(environment, config.name)
-    path = environment.run or default_path(source.name, config.name, settings.seed)
+    path = environment.run or default_path(source.name, config.name, settings.seed, source.code)
     trainer = Trainer(config, settings, source, path, environment.checkpoint, visible=not environment.quiet)
     try:
         complete = trainer.run()
@@ -147,8 +152,24 @@ def _source(environment: EnvironmentOptions, agent: str) -> Any:
         if repeat != 1 and not environment.quiet:
             print(f"action repeat     {repeat} as in the paper; --action-repeat 1 for none")
     return EnvironmentSource(
-        environment.env, environment.pixels, environment.image_size, repeat, environment.time_limit
+        environment.env,
+        environment.pixels,
+        environment.image_size,
+        repeat,
+        environment.time_limit,
+        parts=_parts(environment.part),
     )
+
+
+def _parts(words: Sequence[str]) -> dict[str, str]:
+    """What `NAME=KIND` words say of the parts of the observation."""
+    parts: dict[str, str] = {}
+    for word in words:
+        name, equals, kind = word.partition("=")
+        if not equals or name in parts:
+            raise ConfigError(f"--part {word} must be NAME=KIND, once for each part, e.g. --part map=vector")
+        parts[name] = kind
+    return parts
 
 
 def _train_in_stages(environment: EnvironmentOptions, settings: Any, config: Any) -> int:
@@ -159,7 +180,7 @@ def _train_in_stages(environment: EnvironmentOptions, settings: Any, config: Any
     if environment.checkpoint is not None:
         raise ConfigError(f"{config.name} goes on from its newest files only; drop --checkpoint")
     source = _source(environment, config.name)
-    path = environment.run or default_path(source.name, config.name, settings.seed)
+    path = environment.run or default_path(source.name, config.name, settings.seed, source.code)
     training = WorldModelsTraining(config, settings, source, path, visible=not environment.quiet)
     try:
         complete = training.run()

@@ -113,7 +113,7 @@ def _box_layout(space: gymnasium.spaces.Box, where: str) -> tuple[tuple[int, ...
     low, high = space.low.reshape(-1), space.high.reshape(-1)
     # Floats, since the difference of two bounds may be beyond the integers; such a count is refused anyhow.
     sizes = high.astype(np.float64) - low.astype(np.float64) + 1
-    if MAXIMUM_ONE_HOT_WIDTH < sizes.sum() and sizes.max() <= MAXIMUM_CLASSES:
+    if sizes.sum() > MAXIMUM_ONE_HOT_WIDTH and sizes.max() <= MAXIMUM_CLASSES:
         raise SpaceError(
             f"{where} is {space}, whose one-hot vectors have {int(sizes.sum()):,} entries together, and at most "
             f"{MAXIMUM_ONE_HOT_WIDTH:,} are supported: take it as a vector"
