@@ -102,9 +102,8 @@ def test_layout_comments_and_place_do_not_count(tmp_path):
     edited = "# a comment\n\n\nOTHER = 3\n" + edited.replace("    ", "      ")
     folder = tmp_path / "elsewhere"
     folder.mkdir()
-    assert (
-        describe_code(load(folder, edited, REWARDS.replace("return 1\n", "return 2\n"), "another_name").Task) == before
-    )
+    rewards = REWARDS.replace("return 1\n", "return 2\n")
+    assert describe_code(load(folder, edited, rewards, "another_name").Task) == before
 
 
 def test_the_same_in_another_process(tmp_path):
@@ -163,7 +162,7 @@ class Plain(Noisy):
             gymnasium.wrappers.TimeLimit(Plain(), 4),
             "max_episode_steps of the environment is 3 there, 4 here",
         ),
-        (gymnasium.make("CartPole-v1"), gymnasium.make("MountainCar-v0"), "CartPoleEnv there"),
+        (gymnasium.make("CartPole-v1"), gymnasium.make("MountainCar-v0"), "max_episode_steps of the environment is 500 there"),
     ],
 )
 def test_what_code_holds_counts(one, other, words):

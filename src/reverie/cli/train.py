@@ -31,8 +31,8 @@ class EnvironmentOptions:
     time_limit: int | None = None
     """Truncate episodes after this many frames."""
     part: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME=KIND")] = ()
-    """What a part of the observation is where its space does not tell, e.g. `--part map=vector`: image, image:AXES with a
-    letter for each axis (t frames, h height, w width, c colors), vector or discrete. Once for each part."""
+    """What a part of the observation is where its space does not tell, e.g. `--part map=vector`: image, image:AXES with
+    a letter for each axis (t frames, h height, w width, c colors), vector or discrete. Once for each part."""
     run: Path | None = None
     """Run folder; runs/<env>/<agent>/<seed> by default. The same command with the same folder resumes."""
     preset: str = "paper"

@@ -159,7 +159,7 @@ def default_path(task: str, agent: str, seed: int, code: Mapping[str, str]) -> P
         path = first.with_name(f"{seed}-{number}")
     if difference is not None:
         warnings.warn(
-            f"{first} holds a run of other code: {difference}; this run is in {path}, and run=... or --run takes another",
+            f"{first} holds a run of other code: {difference}; this run is in {path} (run=..., --run choose)",
             stacklevel=3,
         )
     return path
