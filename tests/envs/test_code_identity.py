@@ -162,7 +162,11 @@ class Plain(Noisy):
             gymnasium.wrappers.TimeLimit(Plain(), 4),
             "max_episode_steps of the environment is 3 there, 4 here",
         ),
-        (gymnasium.make("CartPole-v1"), gymnasium.make("MountainCar-v0"), "max_episode_steps of the environment is 500 there"),
+        (
+            gymnasium.make("CartPole-v1"),
+            gymnasium.make("MountainCar-v0"),
+            "max_episode_steps of the environment is 500 there",
+        ),
     ],
 )
 def test_what_code_holds_counts(one, other, words):
@@ -186,6 +190,17 @@ def test_what_code_changes_itself_does_not_count():
 def test_installed_code_is_not_described():
     assert describe_code(gymnasium.envs.classic_control.CartPoleEnv) == {}
     assert EnvironmentSource("CartPole-v1").code == {} and EnvironmentSource("reverie/TMaze-v0").code == {}
+
+
+def test_installed_modules_are_not_imported_for_it():
+    """MuJoCo reads how to render when it is first imported, so naming a run must not import it."""
+    program = (
+        "import sys; from reverie.envs import EnvironmentSource\n"
+        "print(EnvironmentSource('CartPole-v1').code, 'gymnasium.envs.classic_control.cartpole' in sys.modules)\n"
+        "print(EnvironmentSource('Ant-v5').code, 'gymnasium.envs.mujoco.ant_v5' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[1] == "{} False"
 
 
 def test_code_without_a_file_is_told_by_its_bytecode():

@@ -32,6 +32,7 @@ from reverie.envs.source_code import (
     digest,
     is_changed,
     is_installed,
+    is_installed_module,
     is_set_by_functions,
     module_namespace,
     names_of_class_body,
@@ -72,6 +73,7 @@ def code_difference(there: Mapping[str, str], here: Mapping[str, str]) -> str | 
 
     Values come first, then sources; of what only one side has, the first is named.
     """
+    there, here = ({str(name): str(text) for name, text in code.items()} for code in (there, here))
     both = sorted(there.keys() & here.keys(), key=lambda name: (there[name].startswith("source "), name))
     for name in both:
         if there[name] != here[name]:
@@ -96,6 +98,9 @@ class _Pieces:
         """The class behind an id, if it is the user's own, and the arguments it is registered with."""
         creator: Any = spec.entry_point
         if isinstance(creator, str):
+            # An installed module is not imported for this: simulators read how to render when they are first imported.
+            if is_installed_module(creator.partition(":")[0]):
+                return
             creator = gymnasium.envs.registration.load_env_creator(creator)
         self.add(creator, "the entry point")
         if self.found:

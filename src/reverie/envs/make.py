@@ -20,6 +20,7 @@ from reverie.envs.adapter import EnvironmentAdapter, not_an_environment
 from reverie.envs.code_identity import ADDRESS, describe_code
 from reverie.envs.extras import missing_package, register_suite
 from reverie.envs.images import MAXIMUM_IMAGE_SIDE, MINIMUM_IMAGE_SIDE, PartKind
+from reverie.envs.source_code import is_installed_module
 from reverie.envs.wrappers import ActionRepeat, RenderedObservation, ResizeImages
 from reverie.errors import ConfigError, EnvironmentProblem, ReverieError
 
@@ -153,6 +154,8 @@ class EnvironmentSource:
             return describe_code(self.environment, kwargs)
         module, _, bare = self.environment.rpartition(":")
         try:
+            if module and is_installed_module(module):
+                return {}
             if module:
                 importlib.import_module(module)
             specification = gymnasium.registry.get(bare)

@@ -6,6 +6,7 @@ import ast
 import copy
 import functools
 import hashlib
+import importlib.util
 import inspect
 import linecache
 import os
@@ -48,6 +49,22 @@ def is_installed(value: Any) -> bool:
         if file is None:
             return name.partition(".")[0] in sys.stdlib_module_names
     return file is not None and file.startswith(("<frozen", *_installed_places()))
+
+
+def is_installed_module(name: str) -> bool:
+    """Whether a module, which need not be imported yet, is installed or part of this library."""
+    top = name.partition(".")[0]
+    if top == "__main__":
+        return False
+    if top in LIBRARIES:
+        return True
+    imported = sys.modules.get(top)
+    file = (
+        getattr(imported, "__file__", None)
+        if imported is not None
+        else getattr(importlib.util.find_spec(top), "origin", None)
+    )
+    return file is not None and file.startswith(_installed_places())
 
 
 def source_digest(value: Any) -> str:
