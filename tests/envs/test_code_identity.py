@@ -196,11 +196,10 @@ def test_installed_modules_are_not_imported_for_it():
     """MuJoCo reads how to render when it is first imported, so naming a run must not import it."""
     program = (
         "import sys; from reverie.envs import EnvironmentSource\n"
-        "print(EnvironmentSource('CartPole-v1').code, 'gymnasium.envs.classic_control.cartpole' in sys.modules)\n"
         "print(EnvironmentSource('Ant-v5').code, 'gymnasium.envs.mujoco.ant_v5' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[1] == "{} False"
+    assert done.stdout.strip() == "{} False"
 
 
 def test_code_without_a_file_is_told_by_its_bytecode():
