@@ -159,8 +159,8 @@ def default_path(task: str, agent: str, seed: int, code: Mapping[str, str]) -> P
         path = first.with_name(f"{seed}-{number}")
     if difference is not None:
         warnings.warn(
-            f"{first} holds a run of other code: {difference}; this run is in {path}; choose another folder with run=... "
-            f"or --run",
+            f"{first} holds a run of other code: {difference}; this run is in {path}; choose another folder with "
+            f"run=... or --run",
             stacklevel=3,
         )
     return path
