@@ -1,9 +1,10 @@
 """The Python interface: a line for each thing that people do."""
 
+import functools
 import inspect
+import json
 import sys
 import threading
-from contextlib import nullcontext
 from pathlib import Path
 
 import gymnasium
@@ -13,7 +14,7 @@ import torch
 
 import reverie
 from reverie.envs import EnvironmentSource
-from reverie.errors import CheckpointError, ConfigError, EnvironmentProblem
+from reverie.errors import CheckpointError, ConfigError, EnvironmentProblem, RunFolderError
 
 sys.path.insert(0, str(Path(__file__).parent / "training"))
 from run_helpers import RUN, TINY, Nested, Walk, walk  # noqa: E402
@@ -136,10 +137,86 @@ def test_saving_over_a_run_is_refused(tmp_path):
     reverie.load(tmp_path / "run").learn(80, progress=False)
 
 
-def test_another_lambda_may_mean_another_run(tmp_path):
-    for expected in (nullcontext(), pytest.warns(UserWarning, match=r"cannot be checked.*run=")):
-        with expected:
-            make(lambda: Walk(), tmp_path).learn(60, progress=False)
+def script(good):
+    """A class as a script defines it; another one has the same name and source, but not the same goal."""
+
+    class Task(Walk):
+        def step(self, action):
+            observation, _, *rest = super().step(action)
+            return observation, float(action == good), *rest
+
+    return Task
+
+
+def test_other_code_of_the_same_name_is_another_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = reverie.DreamerV3(script(0), **{**SETTINGS, "num_envs": 1}).learn(60, progress=False)
+    assert reverie.DreamerV3(script(0), size="100k").run_folder == first.run_folder
+    with pytest.warns(UserWarning, match="good of class Task is 0 there, 1 here; this run is in .*0-2"):
+        second = reverie.DreamerV3(script(1), size="100k")
+    assert second.run_folder == first.run_folder.with_name("0-2")
+    named = reverie.DreamerV3(script(1), run=first.run_folder, **{**SETTINGS, "num_envs": 1})
+    with pytest.raises(RunFolderError, match=r"of other code: good of class Task is 0 there, 1 here.*the same code"):
+        named.learn(80, progress=False)
+    loaded = reverie.load(first.run_folder, environment=script(1))
+    with pytest.warns(UserWarning, match="continues with other code.*good of class Task"):
+        loaded.learn(70, progress=False)
+    config = first.run_folder / "config.json"
+    described = json.loads(config.read_text())
+    assert described["environment"]["code"]["good of class Task"] == "0", "the run stays that of its first code"
+    # The folder of a version that did not describe code.
+    del described["environment"]["code"], described["environment"]["parts"]
+    config.write_text(json.dumps(described))
+    named.learn(80, progress=False)
+
+
+class Limited(Walk):
+    """Takes an argument."""
+
+    def __init__(self, length=20):
+        super().__init__(length=length)
+
+
+def test_what_is_given_to_load_counts(tmp_path):
+    source = EnvironmentSource(Limited, action_repeat=2, time_limit=30, kwargs={"length": 9})
+    reverie.DreamerV3(source, size="100k").save(tmp_path / "saved")
+
+    def loaded(**given):
+        return reverie.load(tmp_path / "saved", **given).source
+
+    recipe = EnvironmentSource(Limited, time_limit=4)
+    assert loaded(environment=recipe) is recipe
+    again = loaded(environment=Limited, time_limit=12)
+    assert (again.action_repeat, again.time_limit, again.kwargs) == (2, 12, {"length": 9})
+    bound = loaded(environment=functools.partial(Limited, length=3))
+    assert bound.kwargs == {} and bound.make().environment.unwrapped.length == 3
+    assert loaded(environment=lambda: Limited(5)).kwargs == {}
+    assert loaded(environment=Limited, kwargs={"length": 6}).kwargs == {"length": 6}
+    with pytest.raises(ConfigError, match="EnvironmentSource and time_limit beside it"):
+        loaded(environment=recipe, time_limit=3)
+
+
+class Symbols(Walk):
+    """Sees a map of eleven symbols."""
+
+    observation_space = gymnasium.spaces.Box(0, 10, (40, 40), np.uint8)
+
+    def _observe(self):
+        return np.full((40, 40), self.elapsed % 11, np.uint8)
+
+
+def test_what_a_part_is_said_to_be_is_kept(tmp_path):
+    with pytest.warns(UserWarning, match="treated as a vector"):
+        assert make(Symbols, tmp_path).interface.observations[0].kind == "vector"
+    make(Symbols, tmp_path, blocks=8, parts={"observation": "image"}).save(tmp_path / "saved")
+    again = reverie.load(tmp_path / "saved", environment=Symbols)
+    assert again.interface.observations[0].kind == "image" and again.source.parts == {"observation": "image"}
+    # The folder of a version that did not keep what the parts are.
+    config = tmp_path / "saved" / "config.json"
+    described = json.loads(config.read_text())
+    del described["environment"]["parts"]
+    config.write_text(json.dumps(described))
+    assert reverie.load(tmp_path / "saved", environment=Symbols).interface.observations[0].kind == "image"
 
 
 def test_wrapper_settings_beside_a_recipe_are_refused():

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,13 +27,14 @@ from reverie.dream.dream import Dream, collect_starts
 from reverie.dream.dream_env import DreamEnv, DreamObservation, DreamVectorEnv
 from reverie.dream.open_loop import OpenLoop, choose_sequences, predict_open_loop, remember_open_loop
 from reverie.envs import EnvironmentAdapter, EnvironmentSource, Vectorization
+from reverie.envs.code_identity import code_difference
 from reverie.errors import ConfigError
 from reverie.training import evaluation
 from reverie.training.device import choose_device, choose_precision
 from reverie.training.evaluation import Evaluation, Playing, to_tensors
 from reverie.training.model_files import load_model, save_model
 from reverie.training.pipeline.world_models import PipelineSettings, WorldModelsTraining
-from reverie.training.run_folder import CONFIG_FILE, default_path, stored_preset
+from reverie.training.run_folder import default_path, stored_preset
 from reverie.training.settings import TrainSettings
 from reverie.training.trainer import Trainer
 
@@ -46,13 +47,16 @@ class Learner:
     Args:
         environment: a Gymnasium id, an environment, or a function that makes one.
         seed: of weights, environments, replay and sampling.
-        run: run folder; by default runs/<task>/<agent>/<seed>.
+        run: run folder; by default runs/<task>/<agent>/<seed>, or <seed>-2 and so on where that holds a run of other
+            code.
         device: auto, cpu, cuda or cuda:N.
         pixels: observe rendered frames instead of the environment's observations.
         image_size: resize images to this side, or (height, width).
         action_repeat: environment frames an action; by default as in the agent's paper for its tasks, given by their
             id, and 1 for all others.
         time_limit: truncate episodes after this many frames.
+        parts: name of an observation part -> what it is, where its space does not tell: `image`, `image:AXES` with a
+            letter for each axis (t frames, h height, w width, c colors), `vector` or `discrete`.
         preset: `quick` for small tasks on a CPU within the hour, `paper` for the paper's protocol for this kind of
             task, or another of `PRESETS` in the agent's file; by default quick on a CPU and paper on a GPU.
         settings: fields of `TrainSettings` and of the agent's configuration, e.g. `size="12m"`, `num_envs=8`.
@@ -76,14 +80,15 @@ class Learner:
         image_size: int | tuple[int, int] | None = None,
         action_repeat: int | None = None,
         time_limit: int | None = None,
+        parts: Mapping[str, str] | None = None,
         preset: str | None = None,
         **settings: Any,
     ) -> None:
         if isinstance(environment, EnvironmentSource):
-            if pixels or image_size is not None or action_repeat not in (None, 1) or time_limit is not None:
+            if pixels or image_size is not None or action_repeat not in (None, 1) or time_limit is not None or parts:
                 raise ConfigError(
-                    "got an EnvironmentSource and wrapper settings beside it; give pixels, image_size, action_repeat "
-                    "and time_limit to the EnvironmentSource"
+                    "got an EnvironmentSource and wrapper settings beside it; give pixels, image_size, action_repeat, "
+                    "time_limit and parts to the EnvironmentSource"
                 )
             self.source = environment
         else:
@@ -91,14 +96,18 @@ class Learner:
                 environment, preset = recipe(self.agent_name, environment, preset, choose_device(device).type)
             if action_repeat is None:
                 action_repeat = paper_repeat(self.agent_name, environment) if isinstance(environment, str) else 1
-            self.source = EnvironmentSource(environment, pixels, image_size, action_repeat, time_limit)
+            self.source = EnvironmentSource(
+                environment, pixels, image_size, action_repeat, time_limit, parts=parts or {}
+            )
         self._device = choose_device(device)
-        self.run_folder = Path(run) if run else default_path(self.source.name, self.agent_name, seed)
-        self.preset = preset or stored_preset(self.run_folder) or default_preset(self._device.type)
         own = {field.name for field in fields(self.settings_class)}
         chosen = _agent_settings(self.agent_name, settings, own)
-        make_config(self.agent_name, chosen, self.preset)  # a slip is said before an environment is made
+        default = default_preset(self._device.type)
+        make_config(self.agent_name, chosen, preset or default)  # a slip is said before an environment is made
         self.adapter: EnvironmentAdapter = self.source.make()
+        code = self.source.code
+        self.run_folder = Path(run) if run else default_path(self.source.name, self.agent_name, seed, code)
+        self.preset = preset or stored_preset(self.run_folder) or default
         self.interface = self.adapter.interface
         defaults = preset_values(self.agent_name, self.preset, self.interface)
         if self.source.kind == "object":
@@ -108,6 +117,7 @@ class Learner:
         self.config = make_config(self.agent_name, chosen, self.preset, self.interface)
         self._saved_in: Path | None = None
         self._trained = False
+        self._code_of_run: Mapping[str, str] | None = None
         self._updates: int | None = None
         self._longest_episode: int | None = None
         self._vectorization: Vectorization = self._settings.get("vectorization", "auto")
@@ -152,14 +162,9 @@ class Learner:
                 f"{self._saved_in} holds weights only, neither optimiser state nor experience, so learning cannot go "
                 f"on from it; load the run folder that it came from"
             )
-        if "<lambda>" in self.source.name and self._agent is None and (self.run_folder / CONFIG_FILE).exists():
-            warnings.warn(
-                f"going on with the run in {self.run_folder}; whether its environment came from the same lambda cannot "
-                f"be checked, so give another run=... if it did not",
-                stacklevel=2,
-            )
         settings = TrainSettings(**{**self._settings, **({} if steps is None else {"steps": steps})})
-        trainer = Trainer(self.config, settings, self.source, self.run_folder, visible=progress, preset=self.preset)
+        source, folder = self._source_of_run(), self.run_folder
+        trainer = Trainer(self.config, settings, source, folder, visible=progress, preset=self.preset)
         try:
             complete = trainer.run()
         finally:
@@ -170,6 +175,17 @@ class Learner:
         if not complete:
             raise KeyboardInterrupt
         return self
+
+    def _source_of_run(self) -> EnvironmentSource:
+        """The recipe, taken for the code of the run that was loaded with it."""
+        if self._code_of_run is None:
+            return self.source
+        difference = code_difference(self._code_of_run, self.source.code)
+        if difference is not None:
+            warnings.warn(
+                f"the run in {self.run_folder} continues with other code than it began with: {difference}", stacklevel=3
+            )
+        return self.source.with_code(self._code_of_run)
 
     def evaluate(
         self,
@@ -386,7 +402,8 @@ class WorldModels(Learner):
                 f"folder that it came from"
             )
         settings = PipelineSettings(**self._settings)
-        training = WorldModelsTraining(self.config, settings, self.source, self.run_folder, visible=progress)
+        source = self._source_of_run()
+        training = WorldModelsTraining(self.config, settings, source, self.run_folder, visible=progress)
         try:
             complete = training.run()
         finally:
@@ -447,36 +464,66 @@ LEARNERS: dict[str, type[Learner]] = {cls.agent_name: cls for cls in _CLASSES}
 
 
 def load(
-    path: str | Path, *, environment: Environment | None = None, checkpoint: str = "best", device: str = "auto"
+    path: str | Path,
+    *,
+    environment: Environment | None = None,
+    checkpoint: str = "best",
+    device: str = "auto",
+    pixels: bool | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    action_repeat: int | None = None,
+    time_limit: int | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    parts: Mapping[str, str] | None = None,
 ) -> Learner:
     """A trained agent, ready to act, evaluate, dream or go on learning.
+
+    What is given of the environment counts, and what is not comes from the folder. An `EnvironmentSource` is used as it
+    is.
 
     Args:
         path: what `save` wrote, or a run folder.
         environment: needed where the agent was trained on an environment object or function, which no file can hold.
         checkpoint: in a run folder `best`, `latest`, or the name of a checkpoint.
         device: auto, cpu, cuda or cuda:N.
+        pixels: observe rendered frames, or not.
+        image_size: resize images to this side, or (height, width).
+        action_repeat: environment frames per action.
+        time_limit: truncate episodes after this many frames.
+        kwargs: keyword arguments for the constructor or function.
+        parts: name of an observation part -> what it is.
 
     Raises:
         CheckpointError: files are missing, damaged, or do not fit each other.
-        ConfigError: an environment is needed and none was given, or the one given has other spaces.
+        ConfigError: an environment is needed and none was given, the one given has other spaces, or settings were given
+            beside an `EnvironmentSource`.
     """
     target = choose_device(device)
     agent, description = load_model(Path(path), target, checkpoint)
     stored = description["environment"]
-    given = environment.environment if isinstance(environment, EnvironmentSource) else environment
-    source = EnvironmentSource.from_json(stored, given)
+    # A folder of an older version does not tell what the parts are, but the agent does.
+    known = {"parts": {part.name: part.kind for part in agent.interface.observations}, **stored}
+    source = EnvironmentSource.from_json(
+        known,
+        environment,
+        pixels=pixels,
+        image_size=image_size,
+        action_repeat=action_repeat,
+        time_limit=time_limit,
+        kwargs=kwargs,
+        parts=parts,
+    )
     cls = LEARNERS[description["agent"]]
     own = {field.name for field in fields(cls.settings_class)} - {"seed", "device"}
     kept = {key: value for key, value in description.get("settings", {}).items() if key in own}
-    learner = cls(source, seed=description["seed"], run=None, device=device, **description["agent_config"], **kept)
+    learner = cls(source, seed=description["seed"], run=path, device=device, **description["agent_config"], **kept)
     if learner.interface.to_json() != agent.interface.to_json():
         raise ConfigError(
             f"the agent in {path} was trained on other observations or actions than those of {source.name}; "
             f"pass the environment it was trained on"
         )
     if "settings" in description:
-        learner.run_folder = Path(path)
+        learner._code_of_run = stored.get("code") if environment is not None else None
     else:
         learner._saved_in = Path(path)
     learner.agent, learner._updates = agent, description.get("updates")

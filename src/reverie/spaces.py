@@ -21,17 +21,31 @@ class ObservationPart:
         kind: `image` (uint8, height x width x channels), `vector` (float32) or `discrete` (int32 class indices).
         shape: shape of one observation without batch axes: (H, W, C), (N,) or (number of variables,).
         classes: for `discrete`, the number of classes of each variable; empty otherwise.
+        frames: for `image`, how many frames the channels hold, oldest first, where the space has an axis for them.
     """
 
     name: str
     kind: Literal["image", "vector", "discrete"]
     shape: tuple[int, ...]
     classes: tuple[int, ...] = ()
+    frames: int = 1
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """Numpy dtype in which the part is stored and handed to the agent."""
         return np.dtype({"image": np.uint8, "vector": np.float32, "discrete": np.int32}[self.kind])
+
+    @property
+    def newest_channels(self) -> int:
+        """For an image, how many of its last channels show the newest frame in its colors.
+
+        Where the space has no axis for frames, channels are taken for frames of three colors if their number is a
+        multiple of three, and otherwise for gray frames.
+        """
+        channels = self.shape[2]
+        if self.frames > 1:
+            return channels // self.frames
+        return 1 if channels % 3 else 3
 
 
 @dataclass(frozen=True)
@@ -72,14 +86,19 @@ class Interface:
         return sum(part.width for part in self.actions)
 
     def to_json(self) -> dict[str, Any]:
-        """The interface as plain JSON types."""
-        return asdict(self)
+        """The interface as plain JSON types; `frames` only where there are several."""
+        data = asdict(self)
+        for part in data["observations"]:
+            if part["frames"] == 1:
+                del part["frames"]
+        return data
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> Interface:
         """Inverse of `to_json`."""
         observations = tuple(
-            ObservationPart(o["name"], o["kind"], tuple(o["shape"]), tuple(o["classes"])) for o in data["observations"]
+            ObservationPart(o["name"], o["kind"], tuple(o["shape"]), tuple(o["classes"]), o.get("frames", 1))
+            for o in data["observations"]
         )
         actions = tuple(ActionPart(a["name"], a["kind"], a["size"], tuple(a["classes"])) for a in data["actions"])
         return Interface(observations, actions)

@@ -6,7 +6,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
 
 from reverie.cli.options import parse
 from reverie.cli.run_files import CURVE_FILE, print_run_files
@@ -31,6 +33,9 @@ class EnvironmentOptions:
     """Environment frames an action; by default as in the agent's paper for its tasks, and 1 for all others."""
     time_limit: int | None = None
     """Truncate episodes after this many frames."""
+    part: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME=KIND")] = ()
+    """What a part of the observation is where its space does not tell, e.g. `--part map=vector`: image, image:AXES with
+    a letter for each axis (t frames, h height, w width, c colors), vector or discrete. Once for each part."""
     run: Path | None = None
     """Run folder; runs/<env>/<agent>/<seed> by default. The same command with the same folder resumes."""
     preset: str | None = None
@@ -55,9 +60,9 @@ def main(arguments: Sequence[str]) -> int:
     if agent in PIPELINES:
         return _train_in_stages(agent, arguments[1:])
     config_class(agent)
-    options, source, preset = _read(agent, arguments[1:])
+    options, source, path, preset = _read(agent, arguments[1:])
     check_config(options.agent)
-    return _train(options.environment, options.settings, options.agent, source, preset)
+    return _train(options, source, path, preset)
 
 
 def _usage(agents: list[str]) -> str:
@@ -80,8 +85,8 @@ def _take_option(name: str, arguments: Sequence[str]) -> tuple[str | None, list[
     return None, words
 
 
-def _read(agent: str, words: Sequence[str]) -> tuple[Any, EnvironmentSource, str]:
-    """All options of an agent's run, the recipe for its environment, and the preset that gave the defaults.
+def _read(agent: str, words: Sequence[str]) -> tuple[Any, EnvironmentSource, Path, str]:
+    """All options of an agent's run, the recipe for its environment, its folder, and the preset behind the defaults.
 
     What a preset says depends on the kind of task, so the words are read twice: first for the environment, then with
     the defaults for it. A run that is resumed keeps its preset.
@@ -94,20 +99,17 @@ def _read(agent: str, words: Sequence[str]) -> tuple[Any, EnvironmentSource, str
     guess = asked or default_preset(choose_device().type)
     options = _parse(agent, TrainSettings, preset_values(agent, guess), words)
     source = _source(options.environment, agent)
-    preset = (
-        asked
-        or stored_preset(_run_path(options.environment, source, agent, options.settings.seed))
-        or default_preset(choose_device(options.settings.device).type)
-    )
     adapter = source.make()
     adapter.close()
-    return _parse(agent, TrainSettings, preset_values(agent, preset, adapter.interface), words), source, preset
+    path = _run_path(options.environment, source, agent, options.settings.seed)
+    preset = asked or stored_preset(path) or default_preset(choose_device(options.settings.device).type)
+    return _parse(agent, TrainSettings, preset_values(agent, preset, adapter.interface), words), source, path, preset
 
 
 def _run_path(environment: EnvironmentOptions, source: EnvironmentSource, agent: str, seed: int) -> Path:
     from reverie.training.run_folder import default_path
 
-    return environment.run or default_path(source.name, agent, seed)
+    return environment.run or default_path(source.name, agent, seed, source.code)
 
 
 def _parse(agent: str, settings: type[Any], values: dict[str, Any], words: Sequence[str]) -> Any:
@@ -151,16 +153,14 @@ def _options(config: type[Any], defaults: Any, settings: Any) -> type[Any]:
     )
 
 
-def _train(
-    environment: EnvironmentOptions, settings: TrainSettings, config: Any, source: EnvironmentSource, preset: str
-) -> int:
+def _train(options: Any, source: EnvironmentSource, path: Path, preset: str) -> int:
     from reverie.training.curves import plot_learning_curves
     from reverie.training.metrics import read_scores
     from reverie.training.trainer import Trainer
 
-    path = _run_path(environment, source, config.name, settings.seed)
+    environment, visible = options.environment, not options.environment.quiet
     trainer = Trainer(
-        config, settings, source, path, environment.checkpoint, visible=not environment.quiet, preset=preset
+        options.agent, options.settings, source, path, environment.checkpoint, visible=visible, preset=preset
     )
     try:
         complete = trainer.run()
@@ -191,8 +191,24 @@ def _source(environment: EnvironmentOptions, agent: str) -> EnvironmentSource:
         if repeat != 1 and not environment.quiet:
             print(f"action repeat     {repeat} as in the paper; --action-repeat 1 for none")
     return EnvironmentSource(
-        environment.env, environment.pixels, environment.image_size, repeat, environment.time_limit
+        environment.env,
+        environment.pixels,
+        environment.image_size,
+        repeat,
+        environment.time_limit,
+        parts=_parts(environment.part),
     )
+
+
+def _parts(words: Sequence[str]) -> dict[str, str]:
+    """What `NAME=KIND` words say of the parts of the observation."""
+    parts: dict[str, str] = {}
+    for word in words:
+        name, equals, kind = word.partition("=")
+        if not equals or name in parts:
+            raise ConfigError(f"--part {word} must be NAME=KIND, once for each part, e.g. --part map=vector")
+        parts[name] = kind
+    return parts
 
 
 def _train_in_stages(agent: str, words: Sequence[str]) -> int:

@@ -24,6 +24,7 @@ class EnvironmentAdapter:
         action_repeat: how often each action is given; rewards are summed, and the end of the episode stops it.
         name: what to call the environment in messages.
         owns_environment: whether `close` also closes the environment.
+        parts: name of an observation part -> what it is, see `ObservationCodec`.
 
     Attributes:
         environment: the wrapped environment.
@@ -34,6 +35,7 @@ class EnvironmentAdapter:
     Raises:
         SpaceError: if an observation or action space is not supported.
         EnvironmentProblem: if `environment` is no `gymnasium.Env`.
+        ConfigError: if `parts` names a part that is not there.
     """
 
     def __init__(
@@ -43,16 +45,19 @@ class EnvironmentAdapter:
         action_repeat: int = 1,
         name: str | None = None,
         owns_environment: bool = True,
+        parts: Mapping[str, str] | None = None,
     ) -> None:
         if not isinstance(environment, gymnasium.Env):
             raise not_an_environment(environment)
+        if isinstance(environment, ResizeImages):
+            parts = environment.parts
         if action_repeat != 1:
             environment = ActionRepeat(environment, action_repeat)
         self.environment = environment
         self.name = name or _name_of(environment)
         self.action_repeat = _total_repeat(environment)
         self.time_limit = _time_limit(environment)
-        self._observations = ObservationCodec(environment.observation_space)
+        self._observations = ObservationCodec(environment.observation_space, parts)
         self._actions = ActionCodec(environment.action_space)
         self.interface = Interface(self._observations.parts, self._actions.parts)
         self._owns_environment = owns_environment

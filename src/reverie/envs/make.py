@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import functools
 import importlib
 import inspect
 import json
@@ -16,8 +17,10 @@ from typing import Any, Literal
 import gymnasium
 
 from reverie.envs.adapter import EnvironmentAdapter, not_an_environment
+from reverie.envs.code_identity import ADDRESS, describe_code
 from reverie.envs.extras import missing_package, register_suite
-from reverie.envs.space_tree import MAXIMUM_IMAGE_SIDE, MINIMUM_IMAGE_SIDE
+from reverie.envs.images import MAXIMUM_IMAGE_SIDE, MINIMUM_IMAGE_SIDE, PartKind
+from reverie.envs.source_code import is_installed_module
 from reverie.envs.wrappers import ActionRepeat, RenderedObservation, ResizeImages
 from reverie.errors import ConfigError, EnvironmentProblem, ReverieError
 
@@ -33,6 +36,7 @@ def make(
     action_repeat: int = 1,
     time_limit: int | None = None,
     kwargs: Mapping[str, Any] | None = None,
+    parts: Mapping[str, str] | None = None,
     render: bool = False,
 ) -> EnvironmentAdapter:
     """Make one environment and wrap it so that it speaks in parts.
@@ -45,6 +49,8 @@ def make(
         time_limit: truncate episodes after this many frames (steps before action repeat). For an id it replaces the
             registered limit; otherwise it comes on top of any limit that is already there.
         kwargs: keyword arguments for the constructor or function.
+        parts: name of an observation part -> what it is: `image`, `image:AXES` with a letter for each axis of its space
+            (t frames, h height, w width, c colors), `vector` or `discrete`; by default as its space says.
         render: prepare `adapter.render()`, for videos, where the environment can render frames.
 
     Returns:
@@ -62,6 +68,7 @@ def make(
         action_repeat=action_repeat,
         time_limit=time_limit,
         kwargs=kwargs or {},
+        parts=parts or {},
     )
     return source.make(render=render)
 
@@ -77,6 +84,8 @@ class EnvironmentSource:
         action_repeat: how often each action is given.
         time_limit: truncate episodes after this many frames, or None.
         kwargs: keyword arguments for the constructor or function.
+        parts: name of an observation part -> what it is, where its space does not tell: `image`, `image:AXES`, `vector`
+            or `discrete`.
 
     Raises:
         EnvironmentProblem: if `environment` is none of the three.
@@ -89,10 +98,14 @@ class EnvironmentSource:
     action_repeat: int = 1
     time_limit: int | None = None
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    parts: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image_size", _checked_image_size(self.image_size))
         object.__setattr__(self, "kwargs", dict(self.kwargs or {}))
+        object.__setattr__(self, "parts", dict(self.parts or {}))
+        for name, text in self.parts.items():
+            PartKind.parse(name, text)
         for name, value in (("action_repeat", self.action_repeat), ("time_limit", self.time_limit)):
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}, but it must be at least 1")
@@ -127,6 +140,35 @@ class EnvironmentSource:
         qualified = getattr(function, "__qualname__", type(function).__qualname__)
         return f"{getattr(function, '__module__', type(function).__module__)}.{qualified}"
 
+    @functools.cached_property
+    def code(self) -> dict[str, str]:
+        """What code of the user's own is told by, see `describe_code`; empty for an id of an installed package.
+
+        It describes the code and its values as they are when it is first asked for.
+
+        Raises:
+            EnvironmentProblem: if the module of an id cannot be imported.
+        """
+        kwargs = {} if self._plain_kwargs() is not None else self.kwargs
+        if not isinstance(self.environment, str):
+            return describe_code(self.environment, kwargs)
+        module, _, bare = self.environment.rpartition(":")
+        try:
+            if module and is_installed_module(module):
+                return {}
+            if module:
+                importlib.import_module(module)
+            specification = gymnasium.registry.get(bare)
+            return describe_code(specification, kwargs) if specification is not None else {}
+        except ImportError as error:
+            raise missing_package(self.environment, str(error)) from error
+
+    def with_code(self, code: Mapping[str, str]) -> EnvironmentSource:
+        """The same recipe, to be taken for the code of that description."""
+        source = copy.copy(self)
+        source.__dict__["code"] = dict(code)
+        return source
+
     def make(self, *, render: bool = False) -> EnvironmentAdapter:
         """Make one environment; from an object, each call wraps the same one, and closing leaves it open.
 
@@ -145,7 +187,9 @@ class EnvironmentSource:
             os.environ.setdefault("MUJOCO_GL", "egl")
         base = self._make_base(frames)
         try:
-            return EnvironmentAdapter(self._wrapped(base), name=self.name, owns_environment=self.kind != "object")
+            return EnvironmentAdapter(
+                self._wrapped(base), name=self.name, owns_environment=self.kind != "object", parts=self.parts
+            )
         except ReverieError:
             if self.kind != "object":
                 base.close()
@@ -154,14 +198,13 @@ class EnvironmentSource:
     def to_json(self) -> dict[str, Any]:
         """The recipe as plain JSON types.
 
-        A function or an object is stored by its name only, and keyword arguments that JSON cannot hold by their
-        representation; `rebuildable` tells whether `from_json` needs help.
+        A function or an object is stored by its name and the description of its code, and keyword arguments that JSON
+        cannot hold by their representation; `rebuildable` tells whether `from_json` needs help.
         """
-        try:
-            kwargs: Any = json.loads(json.dumps(dict(self.kwargs), allow_nan=False))
-            plain = True
-        except (TypeError, ValueError):
-            kwargs, plain = {key: repr(value) for key, value in self.kwargs.items()}, False
+        kwargs = self._plain_kwargs()
+        plain = kwargs is not None
+        if kwargs is None:
+            kwargs = {key: ADDRESS.sub("0x", repr(value)) for key, value in self.kwargs.items()}
         size = self.image_size
         return {
             "kind": self.kind,
@@ -173,38 +216,64 @@ class EnvironmentSource:
             "time_limit": self.time_limit,
             "kwargs": kwargs,
             "plain_kwargs": plain,
+            "parts": dict(self.parts),
+            "code": self.code,
         }
+
+    def identity(self) -> dict[str, Any]:
+        """What of `to_json` must be the same for a run to be the same.
+
+        The parts follow from the interface, and the code is compared piece by piece.
+        """
+        return {key: value for key, value in self.to_json().items() if key not in ("parts", "code")}
+
+    def _plain_kwargs(self) -> dict[str, Any] | None:
+        """The keyword arguments as JSON holds them, or None if it cannot."""
+        try:
+            plain: dict[str, Any] = json.loads(json.dumps(dict(self.kwargs), allow_nan=False))
+        except (TypeError, ValueError):
+            return None
+        return plain
 
     @staticmethod
     def from_json(
-        data: Mapping[str, Any], environment: str | Environment | Callable[..., Environment] | None = None
+        data: Mapping[str, Any],
+        environment: EnvironmentSource | str | Environment | Callable[..., Environment] | None = None,
+        **settings: Any,
     ) -> EnvironmentSource:
         """Inverse of `to_json`.
 
         Args:
             data: what `to_json` gave.
             environment: takes the place of the stored environment; needed if that was a function, an object, or had
-                keyword arguments that JSON cannot hold. The other settings stay.
+                keyword arguments that JSON cannot hold. A recipe is used as it is, and nothing of `data`.
+            settings: fields of the recipe that take the place of the stored ones; None leaves the stored one. Stored
+                keyword arguments that a given function does not take, or has values for, are dropped.
 
         Raises:
-            ConfigError: if the environment cannot be rebuilt and none was given.
+            ConfigError: if the environment cannot be rebuilt and none was given, or a recipe was given with settings
+                beside it.
         """
-        if environment is None and not data["rebuildable"]:
+        given = {name: value for name, value in settings.items() if value is not None}
+        if isinstance(environment, EnvironmentSource):
+            if given:
+                raise ConfigError(
+                    f"got an EnvironmentSource and {', '.join(given)} beside it; give them to the EnvironmentSource"
+                )
+            return environment
+        if environment is None and not data["rebuildable"] and not (data["kind"] == "id" and "kwargs" in given):
             reason = "keyword arguments that JSON cannot hold" if data["kind"] == "id" else f"a Python {data['kind']}"
             raise ConfigError(
                 f"the environment {data['environment']!r} was made from {reason} and cannot be rebuilt from the saved "
                 f"configuration: pass it again in Python, reverie.load(folder, environment=...)"
             )
-        keep_kwargs = data["plain_kwargs"] and not isinstance(environment, gymnasium.Env)
-        size = data["image_size"]
-        return EnvironmentSource(
-            data["environment"] if environment is None else environment,
-            pixels=data["pixels"],
-            image_size=None if size is None else (size[0], size[1]),
-            action_repeat=data["action_repeat"],
-            time_limit=data["time_limit"],
-            kwargs=data["kwargs"] if keep_kwargs else {},
-        )
+        stored = {name: data[name] for name in ("pixels", "image_size", "action_repeat", "time_limit")}
+        if stored["image_size"] is not None:
+            stored["image_size"] = tuple(stored["image_size"])
+        if data["plain_kwargs"]:
+            stored["kwargs"] = _fitting(data["kwargs"], environment)
+        stored["parts"] = data.get("parts", {})
+        return EnvironmentSource(data["environment"] if environment is None else environment, **{**stored, **given})
 
     def for_worker(self) -> bytes:
         """The recipe as bytes for a worker process of this program, together with the registration of its id.
@@ -261,7 +330,7 @@ class EnvironmentSource:
         assert size is None or isinstance(size, tuple)
         if self.pixels:
             return RenderedObservation(wrapped, size or DEFAULT_PIXEL_SIZE)
-        return wrapped if size is None else ResizeImages(wrapped, size)
+        return wrapped if size is None else ResizeImages(wrapped, size, self.parts)
 
     def _make_base(self, frames: bool) -> Environment:
         """The environment without our wrappers; `frames` asks for `rgb_array` rendering where it exists."""
@@ -322,6 +391,21 @@ def _checked_image_size(size: int | tuple[int, int] | None) -> tuple[int, int] |
             f"{MAXIMUM_IMAGE_SIDE} pixels"
         )
     return int(pair[0]), int(pair[1])
+
+
+def _fitting(kwargs: Mapping[str, Any], environment: Any) -> dict[str, Any]:
+    """The stored keyword arguments that an environment given in the place of the stored one can be made with."""
+    if isinstance(environment, gymnasium.Env):
+        return {}
+    if environment is None or isinstance(environment, str):
+        return dict(kwargs)
+    try:
+        parameters = inspect.signature(environment).parameters
+    except (TypeError, ValueError):
+        return dict(kwargs)
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    bound = getattr(environment, "keywords", {})
+    return {key: value for key, value in kwargs.items() if key not in bound and (takes_all or key in parameters)}
 
 
 def _takes_render_mode(function: Callable[..., Any]) -> bool:

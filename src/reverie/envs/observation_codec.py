@@ -11,21 +11,18 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from reverie.envs.space_tree import (
-    MAXIMUM_CHANNELS,
+from reverie.envs.images import (
     MAXIMUM_IMAGE_SIDE,
     MINIMUM_IMAGE_SIDE,
     ImageLayout,
-    Path,
-    assemble,
-    children,
-    discrete_layout,
-    image_layout,
-    join_path,
-    leaves,
-    require_distinct,
+    PartKind,
+    as_box,
+    find_layout,
+    part_names,
+    said_kind,
 )
-from reverie.errors import EnvironmentProblem, SpaceError
+from reverie.envs.space_tree import Path, assemble, children, discrete_layout, join_path, leaves, require_distinct
+from reverie.errors import ConfigError, EnvironmentProblem, SpaceError
 from reverie.spaces import ObservationPart
 
 # Names that a replay row already uses; an observation of that name is stored as `observation/<name>`.
@@ -34,6 +31,7 @@ SUPPORTED = (
     "supported are Box, Discrete, MultiDiscrete, MultiBinary, and Dict or Tuple of them; wrap the environment to "
     "drop or convert this one"
 )
+WHOLE_SPACES = (gymnasium.spaces.Discrete, gymnasium.spaces.MultiDiscrete, gymnasium.spaces.MultiBinary)
 # Relative slack of the bounds check: float32 rounding of a float64 bound must not raise the alarm.
 BOUNDS_TOLERANCE = 1e-5
 
@@ -45,13 +43,21 @@ class ObservationCodec:
     parts named by their keys joined with `/`, sorted by name. A name that a replay row needs for itself gets the
     prefix `observation/`.
 
+    Args:
+        space: the observation space.
+        parts: name of a part -> what it is (`PartKind.parse`), for parts whose space leaves that open or says it
+            wrongly; the name of a single space may be `image` or `observation`.
+
     Raises:
         SpaceError: if the space holds something that no agent can handle.
+        ConfigError: if `parts` names a part that is not there.
     """
 
-    def __init__(self, space: gymnasium.Space[Any]) -> None:
+    def __init__(self, space: gymnasium.Space[Any], parts: Mapping[str, str] | None = None) -> None:
         self.space = space
-        built = [_build_leaf(path, leaf) for path, leaf in leaves(space)]
+        parts = parts or {}
+        _require_known(parts, space)
+        built = [_build_leaf(path, leaf, said_kind(parts, path)) for path, leaf in leaves(space)]
         if not built:
             raise SpaceError(f"the observation space {space} has no members: an agent needs at least one observation")
         require_distinct((leaf.part.name for leaf in built), "observation")
@@ -149,46 +155,81 @@ class _Leaf:
             )
 
 
-def _build_leaf(path: Path, space: gymnasium.Space[Any]) -> _Leaf:
+def _require_known(parts: Mapping[str, str], space: gymnasium.Space[Any]) -> None:
+    """Refuse to be told of parts that are not there."""
+    names = [part_names(path) for path, _ in leaves(space)]
+    for name in parts:
+        if not any(name in known for known in names):
+            raise ConfigError(
+                f"the observation has no part {name!r}: its parts are {', '.join(known[0] for known in names)}"
+            )
+
+
+def _build_leaf(path: Path, space: gymnasium.Space[Any], said: PartKind | None) -> _Leaf:
     """The leaf for one space that is neither a Dict nor a Tuple."""
     joined = join_path(path)
     where = f"observation {joined!r}" if path else "the observation space"
     name = f"observation/{joined}" if joined in RESERVED_NAMES else joined
-    if isinstance(space, gymnasium.spaces.Box):
-        return _build_box(path, space, name, where)
-    if isinstance(space, gymnasium.spaces.Discrete | gymnasium.spaces.MultiDiscrete | gymnasium.spaces.MultiBinary):
+    is_box = isinstance(space, gymnasium.spaces.Box)
+    if not is_box and not isinstance(space, WHOLE_SPACES):
+        raise SpaceError(f"{where} is {space}, a {type(space).__name__} space, which no agent can handle: {SUPPORTED}")
+    if said.kind == "discrete" if said is not None else not is_box:
         _, classes, starts = discrete_layout(space, where)
         part = ObservationPart(name or "observation", "discrete", (len(classes),), classes)
         return _Leaf(path, space, part, _convert_discrete, starts=starts, sizes=np.array(classes, np.int64))
-    raise SpaceError(f"{where} is {space}, a {type(space).__name__} space, which no agent can handle: {SUPPORTED}")
-
-
-def _build_box(path: Path, space: gymnasium.spaces.Box, name: str, where: str) -> _Leaf:
-    """The leaf for an image or a vector."""
-    layout = image_layout(space)
+    box = as_box(space, where)
+    layout = find_layout(box, said, where)
     if layout is not None:
-        if max(layout.height, layout.width) > MAXIMUM_IMAGE_SIDE:
-            raise SpaceError(
-                f"{where} is an image of {layout.height} x {layout.width} pixels, and at most {MAXIMUM_IMAGE_SIDE} a "
-                f"side are supported: pass an image size such as image_size=64"
+        if said is None and layout.is_float and layout.axes == "hw":
+            warnings.warn(
+                f"{where} of shape {box.shape} is treated as a gray image with values in 256 steps from "
+                f"{layout.low:g} to {layout.high:g}; if its entries are numbers, say so with "
+                f"parts={{{name or 'image'!r}: 'vector'}} or --part {name or 'image'}=vector",
+                stacklevel=2,
             )
-        part = ObservationPart(name or "image", "image", layout.shape)
-        return _Leaf(path, space, part, _convert_image, image=layout, check_bounds=layout.is_float)
-    if space.dtype is None or space.dtype.kind not in "fiub":
-        raise SpaceError(f"{where} is {space}, whose dtype {space.dtype} no agent can handle: use float32")
-    size = int(np.prod(space.shape))
-    if size == 0:
-        raise SpaceError(f"{where} is {space}, which has no entries: remove it or give it at least one")
-    if sum(side >= MINIMUM_IMAGE_SIDE for side in space.shape) >= 2:
-        warnings.warn(
-            f"{where} of shape {space.shape} and dtype {space.dtype} is treated as a vector of {size:,} numbers; an "
-            f"image is uint8 from 0 to 255 or float from 0 to 1, of shape (height, width, 1 to {MAXIMUM_CHANNELS} "
-            f"channels): if it is one, declare and return it so",
-            stacklevel=2,
+        return _image_leaf(path, box, layout, name or "image", where)
+    if said is None:
+        _announce(box, name or "observation", where)
+    return _vector_leaf(path, box, name or "observation", where)
+
+
+def _image_leaf(path: Path, box: gymnasium.spaces.Box, layout: ImageLayout, name: str, where: str) -> _Leaf:
+    """The leaf for an image or a stack of images."""
+    sides = (layout.height, layout.width)
+    if max(sides) > MAXIMUM_IMAGE_SIDE or min(sides) < MINIMUM_IMAGE_SIDE:
+        raise SpaceError(
+            f"{where} is an image of {layout.height} x {layout.width} pixels, and {MINIMUM_IMAGE_SIDE} to "
+            f"{MAXIMUM_IMAGE_SIDE} a side are supported: pass an image size such as image_size=64"
         )
-    part = ObservationPart(name or "observation", "vector", (size,))
-    bounded = bool(np.any(np.isfinite(space.low)) or np.any(np.isfinite(space.high)))
-    return _Leaf(path, space, part, _convert_vector, check_bounds=bounded)
+    part = ObservationPart(name, "image", layout.shape, frames=layout.frames)
+    return _Leaf(path, box, part, _convert_image, image=layout, check_bounds=layout.is_float)
+
+
+def _vector_leaf(path: Path, box: gymnasium.spaces.Box, name: str, where: str) -> _Leaf:
+    """The leaf for numbers."""
+    if box.dtype is None or box.dtype.kind not in "fiub":
+        raise SpaceError(f"{where} is {box}, whose dtype {box.dtype} no agent can handle: use float32")
+    size = int(np.prod(box.shape))
+    if size == 0:
+        raise SpaceError(f"{where} is {box}, which has no entries: remove it or give it at least one")
+    part = ObservationPart(name, "vector", (size,))
+    bounded = bool(np.any(np.isfinite(box.low)) or np.any(np.isfinite(box.high)))
+    return _Leaf(path, box, part, _convert_vector, check_bounds=bounded)
+
+
+def _announce(box: gymnasium.spaces.Box, name: str, where: str) -> None:
+    """Warn of a vector that might be meant as an image."""
+    wide = sum(side >= MINIMUM_IMAGE_SIDE for side in box.shape) >= 2
+    if not wide and not (box.dtype == np.uint8 and len(box.shape) >= 3):
+        return
+    bounds = f"{box.low.min()} to {box.high.max()}"
+    remedy = f"parts={{{name!r}: 'image'}} or --part {name}=image"
+    warnings.warn(
+        f"{where} of shape {box.shape} and dtype {box.dtype} from {bounds} is treated as a vector of "
+        f"{int(np.prod(box.shape)):,} numbers, since its bounds or its shape are not those of an image; if it is one, "
+        f"say so with {remedy}{'' if wide else ', and enlarge it with image_size'}",
+        stacklevel=2,
+    )
 
 
 def _convert_image(array: NDArray[Any], leaf: _Leaf) -> NDArray[Any]:
@@ -198,10 +239,13 @@ def _convert_image(array: NDArray[Any], leaf: _Leaf) -> NDArray[Any]:
         _require_finite(array, leaf.part.name)
         if leaf.check_bounds:
             leaf.warn_outside(array)
-    elif array.dtype != np.uint8 and (array.min() < 0 or array.max() > 255):
+    elif not (array.dtype == np.uint8 and leaf.image.is_bytes) and (
+        array.min() < leaf.image.low or array.max() > leaf.image.high
+    ):
         raise EnvironmentProblem(
             f"observation {leaf.part.name!r} has pixel values from {array.min()} to {array.max()}, but its space "
-            f"{leaf.space} holds 0 to 255: make the environment return uint8"
+            f"{leaf.space} of {leaf.space.dtype} holds {leaf.image.low:.0f} to {leaf.image.high:.0f}: correct the "
+            f"space or the environment"
         )
     return leaf.image.to_uint8(array)
 

@@ -1,10 +1,9 @@
-"""Walking Gymnasium spaces: names of leaves, and which boxes are images."""
+"""Walking Gymnasium spaces: their leaves, the names of these, and spaces of whole numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -12,13 +11,10 @@ from numpy.typing import NDArray
 
 from reverie.errors import SpaceError
 
-MINIMUM_IMAGE_SIDE = 32
-MAXIMUM_IMAGE_SIDE = 256
-MAXIMUM_CHANNELS = 16
-# Axes that may come first in a channel-first image; more than that is rather a stack of something.
-CHANNEL_FIRST_COUNTS = (1, 3, 4)
 # A one-hot vector wider than this would dwarf every network; such a variable is a number, not a class.
 MAXIMUM_CLASSES = 65_536
+# The one-hot vectors of all variables of a Box together.
+MAXIMUM_ONE_HOT_WIDTH = 1_000_000
 
 Path = tuple[str | int, ...]
 
@@ -78,7 +74,7 @@ def discrete_layout(
     """Shape, number of classes and first value of each variable of a space of whole numbers.
 
     Args:
-        space: a Discrete, MultiDiscrete or MultiBinary space.
+        space: a Discrete, MultiDiscrete or MultiBinary space, or a Box of whole numbers.
         where: the name of the space in an error message.
 
     Returns:
@@ -96,6 +92,8 @@ def discrete_layout(
     elif isinstance(space, gymnasium.spaces.MultiBinary):
         shape, sizes = space.shape, np.full(int(np.prod(space.shape)), 2)
         starts = np.zeros_like(sizes)
+    elif isinstance(space, gymnasium.spaces.Box):
+        shape, sizes, starts = _box_layout(space, where)
     else:
         raise TypeError(f"{space} is not a space of whole numbers")
     if sizes.size == 0:
@@ -108,70 +106,16 @@ def discrete_layout(
     return tuple(shape), tuple(int(size) for size in sizes), starts.astype(np.int64)
 
 
-@dataclass(frozen=True)
-class ImageLayout:
-    """How a Box space stores an image.
-
-    Attributes:
-        height: rows.
-        width: columns.
-        channels: channels; 1 for a gray image without a channel axis.
-        axes: `hwc`, `chw` (channel first) or `hw` (gray without a channel axis).
-        is_float: True if values are floats in [0, 1] instead of uint8.
-    """
-
-    height: int
-    width: int
-    channels: int
-    axes: Literal["hwc", "chw", "hw"]
-    is_float: bool
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Shape (H, W, C) of the image as agents see it."""
-        return self.height, self.width, self.channels
-
-    def to_uint8(self, value: NDArray[Any]) -> NDArray[np.uint8]:
-        """The image as a new uint8 array [H, W, C]; float values are clipped to [0, 1] and scaled to 255."""
-        if self.axes == "chw":
-            value = value.transpose(1, 2, 0)
-        elif self.axes == "hw":
-            value = value[..., None]
-        if self.is_float:
-            value = np.rint(np.clip(value, 0, 1) * 255)
-        return np.array(value, dtype=np.uint8, order="C")
-
-    def from_uint8(self, image: NDArray[np.uint8]) -> NDArray[Any]:
-        """Inverse of `to_uint8`: uint8 [H, W, C] to the axes of the space, float values in [0, 1]."""
-        value: NDArray[Any] = image / 255 if self.is_float else image
-        if self.axes == "chw":
-            return value.transpose(2, 0, 1)
-        return value[..., 0] if self.axes == "hw" else value
-
-
-def image_layout(space: gymnasium.Space[Any]) -> ImageLayout | None:
-    """How `space` stores an image, or None if it is no image.
-
-    An image is a Box of uint8, or of floats bounded by exactly 0 and 1, whose two sides have at least 32 pixels. It
-    is H x W x C with 1 to 16 channels, C x H x W with 1, 3 or 4 channels, or H x W.
-    """
-    if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) not in (2, 3):
-        return None
-    is_float = bool(space.dtype is not None and space.dtype.kind == "f")
-    if is_float and not (np.all(space.low == 0) and np.all(space.high == 1)):
-        return None
-    if not is_float and space.dtype != np.uint8:
-        return None
-    candidates: list[ImageLayout] = []
-    shape = space.shape
-    if len(shape) == 2:
-        candidates.append(ImageLayout(shape[0], shape[1], 1, "hw", is_float))
-    else:
-        if 1 <= shape[2] <= MAXIMUM_CHANNELS:
-            candidates.append(ImageLayout(shape[0], shape[1], shape[2], "hwc", is_float))
-        if shape[0] in CHANNEL_FIRST_COUNTS:
-            candidates.append(ImageLayout(shape[1], shape[2], shape[0], "chw", is_float))
-    for layout in candidates:
-        if min(layout.height, layout.width) >= MINIMUM_IMAGE_SIDE:
-            return layout
-    return None
+def _box_layout(space: gymnasium.spaces.Box, where: str) -> tuple[tuple[int, ...], NDArray[Any], NDArray[Any]]:
+    """Shape, number of classes and first value of each entry of a Box whose entries are symbols."""
+    if space.dtype is None or space.dtype.kind not in "iu":
+        raise SpaceError(f"{where} is {space}, whose entries cannot be classes: declare a dtype of whole numbers")
+    low, high = space.low.reshape(-1), space.high.reshape(-1)
+    # Floats, since the difference of two bounds may be beyond the integers; such a count is refused anyhow.
+    sizes = high.astype(np.float64) - low.astype(np.float64) + 1
+    if sizes.sum() > MAXIMUM_ONE_HOT_WIDTH and sizes.max() <= MAXIMUM_CLASSES:
+        raise SpaceError(
+            f"{where} is {space}, whose one-hot vectors have {int(sizes.sum()):,} entries together, and at most "
+            f"{MAXIMUM_ONE_HOT_WIDTH:,} are supported: take it as a vector"
+        )
+    return tuple(space.shape), sizes, low

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from reverie.envs.space_tree import children, image_layout, leaves
+from reverie.envs.images import ImageLayout, find_layout, part_names, said_kind
+from reverie.envs.space_tree import Path, children, leaves
 from reverie.errors import ConfigError, EnvironmentProblem
 
 
@@ -107,55 +109,76 @@ class RenderedObservation(gymnasium.ObservationWrapper[Any, Any, Any]):
 class ResizeImages(gymnasium.ObservationWrapper[Any, Any, Any]):
     """Resizes every image in the observation, at any depth, to uint8 [H, W, C]; leaves all else as it is.
 
+    A stack of images with an axis for frames becomes uint8 [H, W, T, C].
+
     Args:
         env: the environment.
         size: height and width of every image afterwards.
+        parts: what the user says of parts, as for `ObservationCodec`.
+
+    Attributes:
+        parts: the same for the resized observation, with the axes of every image.
 
     Raises:
         ConfigError: if there is no image in the observation space.
     """
 
-    def __init__(self, env: gymnasium.Env[Any, Any], size: tuple[int, int]) -> None:
+    def __init__(
+        self, env: gymnasium.Env[Any, Any], size: tuple[int, int], parts: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(env)
         self.size = size
-        if all(image_layout(space) is None for _, space in leaves(env.observation_space)):
+        self.parts = dict(parts or {})
+        self._layouts: dict[Path, ImageLayout] = {}
+        for path, leaf in leaves(env.observation_space):
+            name = part_names(path)[0]
+            layout = find_layout(leaf, said_kind(self.parts, path), f"observation {name!r}")
+            if layout is not None:
+                self._layouts[path] = layout
+                self.parts[name] = "image:hwc" if layout.frames == 1 else "image:hwtc"
+        if not self._layouts:
             raise ConfigError(
                 f"image_size={size} was given, but the observation space {env.observation_space} holds no image: drop "
-                f"image_size, or use pixels=True to observe rendered frames"
+                f"image_size, say which part is an image (parts, --part), or use pixels=True to observe rendered frames"
             )
-        self.observation_space = self._resized_space(env.observation_space)
+        self.observation_space = self._resized_space(env.observation_space, ())
 
     def observation(self, observation: Any) -> Any:
         """The observation with its images resized."""
-        return self._resized(self.env.observation_space, observation)
+        return self._resized(self.env.observation_space, observation, ())
 
     def converted(self, observation: Any) -> Any:
         """An observation of the environment, or one that is resized already, as it is observed."""
         return observation if self.observation_space.contains(observation) else self.observation(observation)
 
-    def _resized_space(self, space: gymnasium.Space[Any]) -> gymnasium.Space[Any]:
+    def _shape(self, layout: ImageLayout) -> tuple[int, ...]:
+        """Shape of an image afterwards."""
+        frames, channels = layout.frames, layout.shape[2]
+        return (*self.size, channels) if frames == 1 else (*self.size, frames, channels // frames)
+
+    def _resized_space(self, space: gymnasium.Space[Any], path: Path) -> gymnasium.Space[Any]:
         members = children(space)
         if members is not None:
-            built = {key: self._resized_space(member) for key, member in members}
+            built = {key: self._resized_space(member, (*path, key)) for key, member in members}
             if isinstance(space, gymnasium.spaces.Tuple):
                 return gymnasium.spaces.Tuple(list(built.values()))
             return gymnasium.spaces.Dict(built)
-        layout = image_layout(space)
-        if layout is None:
-            return space
-        return gymnasium.spaces.Box(0, 255, (*self.size, layout.channels), np.uint8)
+        layout = self._layouts.get(path)
+        return space if layout is None else gymnasium.spaces.Box(0, 255, self._shape(layout), np.uint8)
 
-    def _resized(self, space: gymnasium.Space[Any], value: Any) -> Any:
+    def _resized(self, space: gymnasium.Space[Any], value: Any, path: Path) -> Any:
         """The value with its images resized; a value that does not fit its space is left for the codec to refuse."""
         if isinstance(space, gymnasium.spaces.Dict) and isinstance(value, dict):
             return {
-                key: self._resized(space[key], item) if key in space.spaces else item for key, item in value.items()
+                key: self._resized(space[key], item, (*path, key)) if key in space.spaces else item
+                for key, item in value.items()
             }
         if isinstance(space, gymnasium.spaces.Tuple) and isinstance(value, tuple | list):
             if len(value) != len(space.spaces):
                 return value
-            return tuple(self._resized(member, item) for member, item in zip(space.spaces, value, strict=True))
-        layout = image_layout(space)
+            members = zip(space.spaces, value, strict=True)
+            return tuple(self._resized(member, item, (*path, index)) for index, (member, item) in enumerate(members))
+        layout = self._layouts.get(path)
         if layout is None:
             return value
         array = np.asarray(value)
@@ -169,4 +192,4 @@ class ResizeImages(gymnasium.ObservationWrapper[Any, Any, Any]):
                 "an image of the observation holds NaN or infinity, but every value must be finite: mend it in the "
                 "environment"
             )
-        return resize_image(layout.to_uint8(array), self.size)
+        return resize_image(layout.to_uint8(array), self.size).reshape(self._shape(layout))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import reverie
+from reverie.envs.code_identity import code_difference
 from reverie.errors import ReverieError, RunFolderError
 from reverie.training.files import read_json, write_json
 
@@ -80,11 +82,12 @@ class RunFolder:
         """Writes `config.json`, or checks that the one that is there describes the same run.
 
         Args:
-            config: what to write; must contain `agent` and the sections of `identity`.
+            config: what to write; must contain `agent`, `environment` and the sections of `identity`.
             identity: section -> settings that must be equal for the folder to hold the same run.
 
         Raises:
-            RunFolderError: the folder holds another run; the message names the first setting that differs.
+            RunFolderError: the folder holds another run; the message names the first setting that differs, or what of
+                the environment's code.
         """
         path = self.path / CONFIG_FILE
         if path.exists():
@@ -101,6 +104,12 @@ class RunFolder:
                 )
             for section, values in identity.items():
                 _compare(self.path, section, stored.get(section, {}), json.loads(json.dumps(values)))
+            difference = _other_code(stored, config["environment"]["code"])
+            if difference is not None:
+                raise RunFolderError(
+                    f"{self.path} holds a run of other code: {difference}; choose another folder (run=..., --run), "
+                    f"give the same code to resume, or continue with this code by reverie.load(folder, environment=...)"
+                )
         write_json(path, {"version": reverie.__version__, **config})
 
     def _restore_config(self) -> str:
@@ -128,6 +137,40 @@ def stored_preset(path: Path) -> str | None:
     return preset if isinstance(preset, str) else None
 
 
-def default_path(task: str, agent: str, seed: int) -> Path:
-    """runs/<task>/<agent>/<seed>, with characters that no file name should have replaced."""
-    return Path("runs") / re.sub(r"[^A-Za-z0-9._+-]+", "-", task) / agent / str(seed)
+def _other_code(stored: Any, code: Mapping[str, str]) -> str | None:
+    """What differs between the code of a stored environment and another; None also where it was not stored."""
+    environment = stored.get("environment") if isinstance(stored, dict) else None
+    there = environment.get("code") if isinstance(environment, dict) else None
+    return code_difference(there, code) if isinstance(there, dict) else None
+
+
+def default_path(task: str, agent: str, seed: int, code: Mapping[str, str]) -> Path:
+    """runs/<task>/<agent>/<seed>, with characters that no file name should have replaced.
+
+    Where that holds a run of other code, the first of <seed>-2, <seed>-3 and so on that does not, with a warning: the
+    name of a class or function says too little to resume its run.
+
+    Args:
+        task: name of the environment.
+        agent: name of the agent.
+        seed: of the run.
+        code: of the environment, see `describe_code`.
+    """
+    first = Path("runs") / re.sub(r"[^A-Za-z0-9._+-]+", "-", task) / agent / str(seed)
+    path, number, difference = first, 1, None
+    while (path / CONFIG_FILE).is_file():
+        try:
+            other = _other_code(read_json(path / CONFIG_FILE), code)
+        except ReverieError:
+            break  # A damaged file: RunFolder says what to do about it.
+        if other is None:
+            break
+        number, difference = number + 1, difference or other
+        path = first.with_name(f"{seed}-{number}")
+    if difference is not None:
+        warnings.warn(
+            f"{first} holds a run of other code: {difference}; this run is in {path}; choose another folder with "
+            f"run=... or --run",
+            stacklevel=3,
+        )
+    return path

@@ -115,9 +115,9 @@ class Trainer:
             online=config.schedule().newest_first,
         )
         identity = {"agent_config": asdict(config), "settings": settings.identity()}  # type: ignore[call-overload]
-        identity |= {"environment": self.source.to_json(), "interface": interface.to_json()}
+        identity |= {"environment": self.source.identity(), "interface": interface.to_json()}
         described = {"agent": config.name, "seed": settings.seed, "preset": self.preset, **identity}
-        described["settings"] = asdict(settings)
+        described |= {"environment": self.source.to_json(), "settings": asdict(settings)}
         self.folder.claim(described, identity)
         self.description = described
         self.checkpoints = Checkpoints(self.path, digest(identity))

@@ -12,6 +12,8 @@ from typing import Any
 from torch import Tensor
 
 from reverie.agents.registry import make_config
+from reverie.envs import EnvironmentSource
+from reverie.envs.code_identity import code_difference
 from reverie.errors import ConfigError, RunFolderError
 from reverie.tensor_files import read_tensors
 from reverie.training.files import read_json
@@ -51,7 +53,7 @@ class Reusable:
     iterations: int
 
 
-def reusable(other: Path, config: Any, environment: dict[str, Any]) -> Reusable:
+def reusable(other: Path, config: Any, source: EnvironmentSource) -> Reusable:
     """The stages of another run that a new one can take over, up to the first whose settings differ.
 
     Of a run with several iterations it is all or nothing, since its later frames come from its controller: the new run
@@ -60,7 +62,7 @@ def reusable(other: Path, config: Any, environment: dict[str, Any]) -> Reusable:
     Args:
         other: run folder of an agent that is trained in stages.
         config: of the new run.
-        environment: of the new run, as plain data.
+        source: recipe for the new run's environments.
 
     Raises:
         RunFolderError: the other folder holds no such run, has not collected all its frames, or has several iterations
@@ -71,10 +73,15 @@ def reusable(other: Path, config: Any, environment: dict[str, Any]) -> Reusable:
     described = read_json(other / CONFIG_FILE) if (other / CONFIG_FILE).is_file() else {}
     if described.get("agent") != config.name:
         raise RunFolderError(f"{other} holds no run of {config.name}, whose stages could be reused; give its folder")
-    if described["environment"] != environment:
+    there, ours = described["environment"], source.identity()
+    stored = {key: there.get(key) for key in ours}
+    if stored != ours:
         raise ConfigError(
-            f"{other} was trained on {described['environment']}, but this run is on {environment}; reuse needs the "
-            f"same environment"
+            f"{other} was trained on {stored}, but this run is on {ours}; reuse needs the same environment"
+        )
+    if "code" in there and (difference := code_difference(there["code"], source.code)) is not None:
+        raise ConfigError(
+            f"{other} was trained on an environment of other code: {difference}; reuse needs the same code"
         )
     theirs = make_config(config.name, described["agent_config"])
     if theirs.iterations > 1:

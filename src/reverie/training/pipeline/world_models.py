@@ -145,7 +145,7 @@ class WorldModelsTraining:
         identity = {
             "agent_config": asdict(config),
             "settings": {"seed": settings.seed, "vision": None if borrowed is None else str(borrowed)},
-            "environment": self.source.to_json(),
+            "environment": self.source.identity(),
             "interface": self.interface.to_json(),
         }
         controller = self.path / CONTROLLER_FILE
@@ -159,7 +159,7 @@ class WorldModelsTraining:
         other = Path(settings.reuse) if settings.reuse and not (frames / PROGRESS).exists() else None
         if other is None:
             refuse_half_taken(self.path)
-        taken = None if other is None else reusable(other, config, self.source.to_json())
+        taken = None if other is None else reusable(other, config, self.source)
         if not (self.path / VISION_FILE).exists():
             if borrowed is not None:
                 self.model.vision.load_state_dict(vision_weights(borrowed, self.model.vision.state_dict()))
@@ -168,7 +168,7 @@ class WorldModelsTraining:
                     "with vision_epochs 0 nothing would train V; name a run that has one with --vision, or give "
                     "vision_epochs of at least 1"
                 )
-        described = {"agent": config.name, "seed": settings.seed, **identity}
+        described = {"agent": config.name, "seed": settings.seed, **identity, "environment": self.source.to_json()}
         free = may_change_in_stages(config.iterations)
         fixed = {key: value for key, value in asdict(config).items() if key not in free}
         self.folder.claim(described, {**identity, "agent_config": fixed})
