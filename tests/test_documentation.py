@@ -56,7 +56,7 @@ def rows(text: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("agent", AGENTS)
 def test_agents_have_a_class(agent):
-    assert agent in LEARNERS, f"api.py has no class for {agent}"
+    assert agent in LEARNERS, f"api/learners.py has no class for {agent}"
     assert LEARNERS[agent].__name__ in reverie.__all__
     assert getattr(reverie, LEARNERS[agent].__name__) is LEARNERS[agent]
 

@@ -1,4 +1,4 @@
-"""Agents by name. A new agent is one file beside this one, a line here, and a class in `reverie.api`."""
+"""Agents by name. A new agent is one file beside this one, a line here, and a class in `reverie.api.learners`."""
 
 from __future__ import annotations
 

@@ -1,11 +1,4 @@
-"""The Python interface: an agent bound to an environment.
-
->>> agent = reverie.DreamerV3("CartPole-v1", seed=0)
->>> agent.learn(20_000)
->>> agent.save("cartpole")
->>> agent = reverie.load("cartpole")
->>> action, state = agent.predict(observation, state)
-"""
+"""What all agents do in Python: an agent bound to an environment."""
 
 from __future__ import annotations
 
@@ -25,15 +18,14 @@ from reverie.agents.registry import action_repeat as paper_repeat
 from reverie.agents.registry import config_class, default_preset, make_config, preset_values, recipe
 from reverie.dream.dream import Dream, collect_starts
 from reverie.dream.dream_env import DreamEnv, DreamObservation, DreamVectorEnv
-from reverie.dream.open_loop import OpenLoop, choose_sequences, predict_open_loop, remember_open_loop
+from reverie.dream.open_loop import OpenLoop, choose_sequences, predict_open_loop
 from reverie.envs import EnvironmentAdapter, EnvironmentSource, Vectorization
 from reverie.envs.code_identity import code_difference
 from reverie.errors import ConfigError
 from reverie.training import evaluation
 from reverie.training.device import choose_device, choose_precision
 from reverie.training.evaluation import Evaluation, Playing, to_tensors
-from reverie.training.model_files import load_model, save_model
-from reverie.training.pipeline.world_models import PipelineSettings, WorldModelsTraining
+from reverie.training.model_files import save_model
 from reverie.training.run_folder import default_path, stored_preset
 from reverie.training.settings import TrainSettings
 from reverie.training.trainer import Trainer
@@ -352,196 +344,3 @@ def _agent_settings(agent: str, settings: dict[str, Any], own: set[str]) -> dict
             hint = f"did you mean {close[0]!r}?" if close else "see TrainSettings and the agent's configuration"
             raise ConfigError(f"{agent} has no setting {key!r}; {hint}")
     return {key: value for key, value in settings.items() if key not in own}
-
-
-class DreamerV3(Learner):
-    """DreamerV3, Nature 2025. Settings: `reverie.agents.dreamer_v3.DreamerV3Config`."""
-
-    agent_name = "dreamer-v3"
-
-
-class DreamerV3In2023(Learner):
-    """DreamerV3, arXiv 2023. Settings: `reverie.agents.dreamer_v3_2023.DreamerV3In2023Config`."""
-
-    agent_name = "dreamer-v3-2023"
-
-
-class WorldModels(Learner):
-    """World Models (2018), which learns in stages. Settings: `reverie.agents.world_models.WorldModelsConfig`.
-
-    The tasks of its paper, `CarRacing-v3` and `VizdoomTakeCover-v1`, bring their environment and their preset.
-    `evaluate`, `predict`, `dream` and `dream_env` are those of `Learner`. Dreams with `context=0`, the default here,
-    begin in the first latents that the agent has stored instead of in fresh real episodes.
-    """
-
-    agent_name = "world-models"
-    settings_class = PipelineSettings
-
-    def learn(self, steps: int | None = None, *, progress: bool = True) -> WorldModels:
-        """Runs all stages, going on where the run folder is.
-
-        Args:
-            steps: not used; settings such as `collect_episodes`, `memory_updates` and `generations` say how much.
-            progress: show progress bars.
-
-        Returns:
-            The learner itself, with the mean of the last distribution as its controller.
-
-        Raises:
-            KeyboardInterrupt: Ctrl-C was pressed; everything was saved first.
-            ConfigError: steps were given, or the agent was loaded from a folder made by `save`.
-        """
-        if steps is not None:
-            raise ConfigError(
-                f"world-models learns in stages, not for {steps} steps: call learn() and set collect_episodes, "
-                f"vision_epochs, memory_updates and generations instead"
-            )
-        if self._saved_in is not None:
-            raise ConfigError(
-                f"{self._saved_in} holds an agent without its frames, so learning cannot go on from it; load the run "
-                f"folder that it came from"
-            )
-        settings = PipelineSettings(**self._settings)
-        source = self._source_of_run()
-        training = WorldModelsTraining(self.config, settings, source, self.run_folder, visible=progress)
-        try:
-            complete = training.run()
-        finally:
-            training.close()
-        if not complete:
-            raise KeyboardInterrupt
-        self.agent, description = load_model(self.run_folder, self._device)
-        self._longest_episode = description["longest_episode"]
-        self._trained = True
-        return self
-
-    def dream_env(
-        self, num_envs: int | None = None, *, context: int = 0, draw_ends: bool | None = None, **options: Any
-    ) -> DreamEnv | DreamVectorEnv:
-        """See `Learner.dream_env`; `context=0` begins in stored first latents, at most `starts` of them.
-
-        Latents and ends are those of the dreams in which C evolves.
-        """
-        draw_ends = self.config.draw_ends if draw_ends is None else draw_ends
-        return super().dream_env(num_envs, context=context, draw_ends=draw_ends, **options)
-
-    def _check_trained(self) -> None:
-        super()._check_trained()
-        if self.config.random_memory:
-            raise ConfigError("the memory of this agent is random (random_memory), so it has nothing to dream")
-
-    def _starts(self, count: int, context: int, seed: int) -> Any:
-        return (
-            super()._starts(count, context, seed)
-            if context
-            else self.agent.first_states(count, np.random.default_rng(seed))
-        )
-
-    def _open_loop(self, sequences: dict[str, np.ndarray]) -> OpenLoop:
-        return remember_open_loop(self.agent.world_model, sequences)
-
-
-class DreamerV2(Learner):
-    """DreamerV2, 2021. Settings: `reverie.agents.dreamer_v2.DreamerV2Config`."""
-
-    agent_name = "dreamer-v2"
-
-
-class DreamerV1(Learner):
-    """Dreamer, 2020. Settings: `reverie.agents.dreamer_v1.DreamerV1Config`."""
-
-    agent_name = "dreamer-v1"
-
-
-class PlaNet(Learner):
-    """PlaNet, 2019. Settings: `reverie.agents.planet.PlaNetConfig`."""
-
-    agent_name = "planet"
-
-
-_CLASSES: tuple[type[Learner], ...] = (DreamerV3, DreamerV3In2023, DreamerV2, DreamerV1, PlaNet, WorldModels)
-LEARNERS: dict[str, type[Learner]] = {cls.agent_name: cls for cls in _CLASSES}
-
-
-def load(
-    path: str | Path,
-    *,
-    environment: Environment | None = None,
-    checkpoint: str = "best",
-    device: str = "auto",
-    pixels: bool | None = None,
-    image_size: int | tuple[int, int] | None = None,
-    action_repeat: int | None = None,
-    time_limit: int | None = None,
-    kwargs: Mapping[str, Any] | None = None,
-    parts: Mapping[str, str] | None = None,
-) -> Learner:
-    """A trained agent, ready to act, evaluate, dream or go on learning.
-
-    What is given of the environment counts, and what is not comes from the folder. An `EnvironmentSource` is used as it
-    is.
-
-    Args:
-        path: what `save` wrote, or a run folder.
-        environment: needed where the agent was trained on an environment object or function, which no file can hold.
-        checkpoint: in a run folder `best`, `latest`, or the name of a checkpoint.
-        device: auto, cpu, cuda or cuda:N.
-        pixels: observe rendered frames, or not.
-        image_size: resize images to this side, or (height, width).
-        action_repeat: environment frames per action.
-        time_limit: truncate episodes after this many frames.
-        kwargs: keyword arguments for the constructor or function.
-        parts: name of an observation part -> what it is.
-
-    Raises:
-        CheckpointError: files are missing, damaged, or do not fit each other.
-        ConfigError: an environment is needed and none was given, the one given has other spaces, or settings were given
-            beside an `EnvironmentSource`.
-    """
-    target = choose_device(device)
-    agent, description = load_model(Path(path), target, checkpoint)
-    stored = description["environment"]
-    # A folder of an older version does not tell what the parts are, but the agent does.
-    known = {"parts": {part.name: part.kind for part in agent.interface.observations}, **stored}
-    source = EnvironmentSource.from_json(
-        known,
-        environment,
-        pixels=pixels,
-        image_size=image_size,
-        action_repeat=action_repeat,
-        time_limit=time_limit,
-        kwargs=kwargs,
-        parts=parts,
-    )
-    cls = LEARNERS[description["agent"]]
-    own = {field.name for field in fields(cls.settings_class)} - {"seed", "device"}
-    kept = {key: value for key, value in description.get("settings", {}).items() if key in own}
-    learner = cls(source, seed=description["seed"], run=path, device=device, **description["agent_config"], **kept)
-    if learner.interface.to_json() != agent.interface.to_json():
-        raise ConfigError(
-            f"the agent in {path} was trained on other observations or actions than those of {source.name}; "
-            f"pass the environment it was trained on"
-        )
-    if "settings" in description:
-        learner._code_of_run = stored.get("code") if environment is not None else None
-    else:
-        learner._saved_in = Path(path)
-    learner.agent, learner._updates = agent, description.get("updates")
-    learner._trained = True
-    learner._longest_episode = description.get("longest_episode")
-    if learner._vectorization == "auto":
-        learner._vectorization = description.get("vectorization") or "auto"
-    return learner
-
-
-__all__ = [
-    "DreamerV1",
-    "DreamerV2",
-    "DreamerV3",
-    "DreamerV3In2023",
-    "Evaluation",
-    "Learner",
-    "PlaNet",
-    "WorldModels",
-    "load",
-]

@@ -1,0 +1,86 @@
+"""Loading a trained agent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from reverie.api.learner import Environment, Learner
+from reverie.api.learners import LEARNERS
+from reverie.envs import EnvironmentSource
+from reverie.errors import ConfigError
+from reverie.training.device import choose_device
+from reverie.training.model_files import load_model
+
+
+def load(
+    path: str | Path,
+    *,
+    environment: Environment | None = None,
+    checkpoint: str = "best",
+    device: str = "auto",
+    pixels: bool | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    action_repeat: int | None = None,
+    time_limit: int | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    parts: Mapping[str, str] | None = None,
+) -> Learner:
+    """A trained agent, ready to act, evaluate, dream or go on learning.
+
+    What is given of the environment counts, and what is not comes from the folder. An `EnvironmentSource` is used as it
+    is.
+
+    Args:
+        path: what `save` wrote, or a run folder.
+        environment: needed where the agent was trained on an environment object or function, which no file can hold.
+        checkpoint: in a run folder `best`, `latest`, or the name of a checkpoint.
+        device: auto, cpu, cuda or cuda:N.
+        pixels: observe rendered frames, or not.
+        image_size: resize images to this side, or (height, width).
+        action_repeat: environment frames per action.
+        time_limit: truncate episodes after this many frames.
+        kwargs: keyword arguments for the constructor or function.
+        parts: name of an observation part -> what it is.
+
+    Raises:
+        CheckpointError: files are missing, damaged, or do not fit each other.
+        ConfigError: an environment is needed and none was given, the one given has other spaces, or settings were given
+            beside an `EnvironmentSource`.
+    """
+    target = choose_device(device)
+    agent, description = load_model(Path(path), target, checkpoint)
+    stored = description["environment"]
+    # A folder of an older version does not tell what the parts are, but the agent does.
+    known = {"parts": {part.name: part.kind for part in agent.interface.observations}, **stored}
+    source = EnvironmentSource.from_json(
+        known,
+        environment,
+        pixels=pixels,
+        image_size=image_size,
+        action_repeat=action_repeat,
+        time_limit=time_limit,
+        kwargs=kwargs,
+        parts=parts,
+    )
+    cls = LEARNERS[description["agent"]]
+    own = {field.name for field in fields(cls.settings_class)} - {"seed", "device"}
+    kept = {key: value for key, value in description.get("settings", {}).items() if key in own}
+    learner = cls(source, seed=description["seed"], run=path, device=device, **description["agent_config"], **kept)
+    if learner.interface.to_json() != agent.interface.to_json():
+        raise ConfigError(
+            f"the agent in {path} was trained on other observations or actions than those of {source.name}; "
+            f"pass the environment it was trained on"
+        )
+    if "settings" in description:
+        learner._code_of_run = stored.get("code") if environment is not None else None
+    else:
+        learner._saved_in = Path(path)
+    learner.agent, learner._updates = agent, description.get("updates")
+    learner._trained = True
+    learner._longest_episode = description.get("longest_episode")
+    if learner._vectorization == "auto":
+        learner._vectorization = description.get("vectorization") or "auto"
+    return learner
