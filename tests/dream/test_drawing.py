@@ -80,7 +80,7 @@ def test_curves_have_names_title_and_actions():
     assert titled(known)
     without = OpenLoop(result.truth, result.model, result.reward, result.going_on, CONTEXT)
     assert known.shape[0] - Drawing(without, scene, TITLE).board.picture.shape[0] == 54  # the row of the actions
-    unnamed = Drawing(result, Scene(variables=scene.variables), TITLE).board.picture
+    unnamed = Drawing(result, Scene(variables=scene.variables, choices=scene.choices), TITLE).board.picture
     assert unnamed.shape == known.shape
     different = (unnamed != known).any((0, 2))
     assert different[:204].any() and not different[204:].any()  # names on the left, nothing else
@@ -118,15 +118,15 @@ def test_any_source_has_its_scene():
         assert scene.renderer is not None and scene.names["observation"][2] == "pole angle [rad]"
         assert scene.choices == ("push left", "push right")
     pixels = Scene.of_source(EnvironmentSource("CartPole-v1", pixels=True))
-    assert pixels.renderer is None and not pixels.names and pixels.choices == ()
+    assert pixels.renderer is None and not pixels.names and pixels.choices == scene.choices
 
 
 @pytest.mark.parametrize("rendered", [True, False])
 def test_a_drawing_costs_little(rendered, tmp_path):
-    result, scene = played("CartPole-v1", sequences=3, steps=20)
-    repeated = {name: np.tile(value, (2, 3, 1))[:, :50] for name, value in result.truth.items()}
+    result, scene = played("CartPole-v1", sequences=3, steps=8)
+    repeated = {name: np.tile(value, (2, 7, 1))[:, :50] for name, value in result.truth.items()}
     pair = (np.ones((6, 50)), np.ones((6, 50)))
-    result = OpenLoop(repeated, repeated, pair, pair, 25, np.tile(result.actions, (2, 3, 1))[:, :50])
+    result = OpenLoop(repeated, repeated, pair, pair, 25, np.tile(result.actions, (2, 7, 1))[:, :50])
     scene = scene if rendered else Scene(scene.names, scene.variables, scene.choices)
     Drawing(result.first(1), scene, most_frames=2).save(tmp_path / "first.mp4")  # imports and fonts
     start = time.process_time()

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from PIL.ImageFont import FreeTypeFont, ImageFont
 
 OBSERVED_COLOR = (60, 180, 75)
 IMAGINED_COLOR = (225, 45, 50)
@@ -36,10 +40,10 @@ def text(line: str, width: int, height: int, size: int = 15, ink: int = INK, ali
 
 
 @functools.cache
-def _font(size: int) -> object:
-    from PIL import ImageFont
+def _font(size: int) -> ImageFont | FreeTypeFont:
+    from PIL import ImageFont as fonts
 
-    return ImageFont.load_default(size=size)
+    return fonts.load_default(size=size)
 
 
 def stack_frames(videos: Sequence[np.ndarray]) -> np.ndarray:

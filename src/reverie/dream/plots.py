@@ -165,7 +165,7 @@ class Board:
         values = np.concatenate([curve[0].reshape(-1) for curve in row.curves()])
         if row.choices:
             low, high = -0.25, len(row.choices) - 0.75
-            labels = dict(enumerate(row.choices))
+            labels = {float(value): name for value, name in enumerate(row.choices)}
         else:
             low, high = _limits(float(values.min()), float(values.max()))
             labels = {tick: f"{tick:.10g}" for tick in _ticks(low, high, most=3)}

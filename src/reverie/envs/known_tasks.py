@@ -6,6 +6,7 @@ cosine and sine, contacts and normalized values have none.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,26 +160,44 @@ TASKS = {
 
 
 def gymnasium_class(environment: gymnasium.Env[Any, Any]) -> str | None:
-    """The name of Gymnasium's class that an environment is, or extends, if its observations come through unchanged.
-
-    Args:
-        environment: of any id, version and keyword arguments, in any wrappers.
-
-    Returns:
-        For example `CartPoleEnv`; None for environments from elsewhere, and where a wrapper changes observations.
-    """
-    inner = environment.unwrapped
-    layer = environment
-    while isinstance(layer, gymnasium.Wrapper):
-        if isinstance(layer, gymnasium.ObservationWrapper) or layer.observation_space != inner.observation_space:
-            return None
-        layer = layer.env
-    for cls in type(inner).__mro__:
+    """The name of Gymnasium's class that the innermost environment is or extends, such as `CartPoleEnv`, or None."""
+    for cls in type(environment.unwrapped).__mro__:
         if cls.__module__.startswith("gymnasium.envs."):
             return cls.__name__
     return None
 
 
+def observes_directly(environment: gymnasium.Env[Any, Any]) -> bool:
+    """Whether observations come through all wrappers as the innermost environment gives them."""
+    inner = environment.unwrapped
+    return all(
+        not isinstance(layer, gymnasium.ObservationWrapper) and layer.observation_space == inner.observation_space
+        for layer in _layers(environment)
+    )
+
+
+def acts_directly(environment: gymnasium.Env[Any, Any]) -> bool:
+    """Whether actions come through all wrappers as they are given."""
+    inner = environment.unwrapped
+    return all(
+        not isinstance(layer, gymnasium.ActionWrapper) and layer.action_space == inner.action_space
+        for layer in _layers(environment)
+    )
+
+
+def _layers(environment: gymnasium.Env[Any, Any]) -> Iterator[gymnasium.Env[Any, Any]]:
+    """The environment, and what each of its wrappers holds."""
+    yield environment
+    while isinstance(environment, gymnasium.Wrapper):
+        environment = environment.env
+        yield environment
+
+
 def known_task(environment: gymnasium.Env[Any, Any]) -> KnownTask | None:
-    """The names of an environment's observations and actions, or None if they are not known."""
-    return TASKS.get(gymnasium_class(environment) or "")
+    """The names of an environment's observations and actions, without those that a wrapper changes; None if unknown."""
+    task = TASKS.get(gymnasium_class(environment) or "")
+    if task is None:
+        return None
+    observation = task.observation if observes_directly(environment) else ()
+    choices, controls = (task.choices, task.controls) if acts_directly(environment) else ((), ())
+    return KnownTask(observation, choices, controls)

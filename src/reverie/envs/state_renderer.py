@@ -15,7 +15,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from reverie.envs.known_tasks import gymnasium_class
+from reverie.envs.known_tasks import acts_directly, gymnasium_class, observes_directly
 
 LARGEST = 50.0
 """Entries of an observation beyond this are drawn as this, since a renderer counts pixels in 16 bits."""
@@ -34,16 +34,22 @@ class StateRenderer:
     Args:
         environment: draws; its state is overwritten.
         place: puts a state into it.
+        acts: whether the actions that will be given are the environment's own, so that they can be shown.
     """
 
-    def __init__(self, environment: Any, place: Callable[[Any, NDArray[np.float64], Any], None]) -> None:
-        self._environment, self._place = environment, place
+    def __init__(
+        self, environment: Any, place: Callable[[Any, NDArray[np.float64], Any], None], acts: bool = True
+    ) -> None:
+        self._environment, self._place, self._acts = environment, place, acts
 
     @staticmethod
     def of(environment: gymnasium.Env[Any, Any]) -> StateRenderer | None:
-        """The renderer for the observations of an environment, which itself is left alone; None for other tasks."""
+        """The renderer for the observations of an environment, which itself is left alone.
+
+        None for other tasks, and where a wrapper changes the observations.
+        """
         place = _PLACES.get(gymnasium_class(environment) or "")
-        if place is None:
+        if place is None or not observes_directly(environment):
             return None
         original: Any = environment.unwrapped
         drawing: Any = copy.copy(original)
@@ -53,7 +59,7 @@ class StateRenderer:
         drawing.screen = drawing.clock = drawing.surf = None
         if place is _place_lander:
             _build_ground(drawing, original)
-        return StateRenderer(drawing, place)
+        return StateRenderer(drawing, place, acts_directly(environment))
 
     def frame(self, observation: NDArray[Any], action: Any = None, shrink: int = 1) -> NDArray[np.uint8]:
         """Draws one observation.
@@ -69,7 +75,7 @@ class StateRenderer:
         import pygame
 
         values = np.nan_to_num(np.asarray(observation, np.float64), nan=0.0, posinf=LARGEST, neginf=-LARGEST)
-        self._place(self._environment, values.clip(-LARGEST, LARGEST), action)
+        self._place(self._environment, values.clip(-LARGEST, LARGEST), action if self._acts else None)
         self._environment.render()
         surface = self._environment.screen or self._environment.surf
         if shrink > 1:
