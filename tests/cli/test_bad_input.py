@@ -175,7 +175,7 @@ def test_commands_on_folders_without_an_agent(tmp_path, run_copy, capsys, comman
         (["dream", "RUN", "--sequences", "0"], ["sequence"]),
         (["plot", "RUN", "--metric", "loss/everything"], []),
         (["plot"], ["at least one run folder"]),
-        (["dream", "RUN", "--output", "dream.gif"], [".mp4", "dream.gif"]),
+        (["dream", "RUN", "--output", "dream.avi"], [".mp4", ".gif", "dream.avi"]),
     ],
 )
 def test_options_of_other_commands(small_run, capsys, line, parts):

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from reverie.dream.canvas import IMAGINED_COLOR, OBSERVED_COLOR
 from reverie.dream.pictures import (
-    IMAGINED_COLOUR,
-    OBSERVED_COLOUR,
     comparison_frames,
     comparison_plot,
     comparison_plot_frames,
@@ -44,13 +43,13 @@ def test_cells_hold_truth_model_and_error():
 def test_border_is_green_then_red():
     frames = comparison_frames(images(), images(), context=2, border=2)
     row, column = HEADER + 1, LABELS + 40
-    assert [tuple(frame[row, column]) for frame in frames] == [OBSERVED_COLOUR] * 2 + [IMAGINED_COLOUR] * 4
+    assert [tuple(frame[row, column]) for frame in frames] == [OBSERVED_COLOR] * 2 + [IMAGINED_COLOR] * 4
 
 
-@pytest.mark.parametrize(("context", "colour"), [(0, IMAGINED_COLOUR), (6, OBSERVED_COLOUR)])
-def test_context_may_be_nothing_or_everything(context, colour):
+@pytest.mark.parametrize(("context", "color"), [(0, IMAGINED_COLOR), (6, OBSERVED_COLOR)])
+def test_context_may_be_nothing_or_everything(context, color):
     frames = comparison_frames(images(), images(), context=context)
-    assert {tuple(frame[HEADER, LABELS]) for frame in frames} == {colour}
+    assert {tuple(frame[HEADER, LABELS]) for frame in frames} == {color}
 
 
 @pytest.mark.parametrize(("channels", "expected"), [(1, [0, 0, 0]), (2, [0, 1, None]), (3, [0, 1, 2]), (4, [0, 1, 2])])
@@ -139,7 +138,7 @@ def test_gif_holds_every_frame():
     assert gif.n_frames == 9 and gif.info["loop"] == 0 and gif.info["duration"] == 50
     gif.seek(5)
     border = np.asarray(gif.convert("RGB"))[HEADER + 1, LABELS + 40].astype(int)
-    assert np.abs(border - IMAGINED_COLOUR).max() < 40
+    assert np.abs(border - IMAGINED_COLOR).max() < 40
 
 
 def sequences(batch=4, steps=30, size=3):
@@ -166,8 +165,8 @@ def test_plot_animation_reveals_the_plot():
     assert frames.shape == (12, *plot.shape) and frames.dtype == np.uint8
     differing = [(frame != plot).any(axis=-1).sum() for frame in frames]
     assert differing[-1] < differing[5] < differing[0]
-    red = (frames == np.array(IMAGINED_COLOUR)).all(-1).sum(axis=(1, 2))
-    green = (frames == np.array(OBSERVED_COLOUR)).all(-1).sum(axis=(1, 2))
+    red = (frames == np.array(IMAGINED_COLOR)).all(-1).sum(axis=(1, 2))
+    green = (frames == np.array(OBSERVED_COLOR)).all(-1).sum(axis=(1, 2))
     assert (green[:4] > 0).all() and (green[4:] == 0).all() and (red[:4] == 0).all() and (red[4:] > 0).all()
 
 

@@ -1,4 +1,4 @@
-"""reverie dream RUN: an open-loop video, truth, model and error."""
+"""reverie dream RUN: an open-loop video, what happened beside what the model dreamed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class DreamOptions:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     output: Path | None = None
-    """Name of the video; videos/dream.mp4 in the folder by default."""
+    """Name of the video, ending in .mp4 or .gif; videos/dream.mp4 in the folder by default."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -37,21 +37,26 @@ def main(arguments: Sequence[str]) -> int:
     options = parse(DreamOptions, "dream", arguments)
     import reverie
     from reverie.dream.open_loop import save_open_loop
+    from reverie.dream.scene import Scene
     from reverie.errors import ConfigError
+    from reverie.training.model_files import trained_steps
     from reverie.training.progress import Display
 
     if options.sequences < 1 or options.length < 4:
         raise ConfigError(
             f"a dream needs at least 1 sequence of at least 4 steps, got {options.sequences} of {options.length}"
         )
-    if options.output is not None and options.output.suffix not in ("", ".mp4"):
-        raise ConfigError(f"the video is an MP4 file, so its name must end in .mp4, got {options.output}")
+    if options.output is not None and options.output.suffix not in ("", ".mp4", ".gif"):
+        raise ConfigError(f"the video is an MP4 or a GIF, so its name must end in .mp4 or .gif, got {options.output}")
     learner = reverie.load(options.path, checkpoint=options.checkpoint, device=options.device)
+    steps = trained_steps(options.path, options.checkpoint)
+    title = f"{learner.agent_name} on {learner.source.name}" + (f", step {steps:,}" if steps is not None else "")
+    output = options.output or options.path / "videos" / "dream.mp4"
     with Display("dreaming", options.sequences, unit="sequences", transient=True) as display:
         with display.busy("playing"):
             result = learner.dream(options.length, options.sequences, seed=options.seed, watch=display.watch)
         with display.busy("drawing"):
-            paths = save_open_loop(result, options.output or options.path / "videos" / "dream.mp4")
+            paths = save_open_loop(result, output, Scene.of(learner.adapter), title)
     for path in paths:
         print(path)
     return 0

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from reverie.dream.dream import Dream
 from reverie.dream.pictures import dream_frame
+from reverie.dream.scene import Scene
 from reverie.envs import EnvironmentAdapter
 from reverie.errors import ConfigError
 
@@ -53,14 +54,16 @@ class _Translation:
             self.observation_space = adapter.environment.observation_space
         self.lengths = np.zeros(dream.lanes, np.int64)
         self.render_mode = render_mode
+        self._scene = Scene.of(adapter) if render_mode else Scene()
         self._seen: list[list[dict[str, NDArray[Any]]]] = [[] for _ in range(dream.lanes)]
+        self._actions: list[Any] = [None] * dream.lanes
 
     def begin(self, mask: NDArray[np.bool_]) -> None:
         """Begins an episode in every lane where `mask` [E] is true."""
         self.dream.begin(mask)
         self.lengths[mask] = 0
         for lane in np.flatnonzero(mask):
-            self._seen[lane] = []
+            self._seen[lane], self._actions[lane] = [], None
 
     def step(
         self, actions: Sequence[Any]
@@ -70,6 +73,7 @@ class _Translation:
             np.stack([self.adapter.encode_action(action) for action in actions])
         )
         self.lengths += 1
+        self._actions = list(actions)
         return rewards, terminated, ~terminated & (self.lengths >= self.horizon), going_on
 
     def observations(self) -> list[Any]:
@@ -89,7 +93,10 @@ class _Translation:
         """A picture of what a lane dreams now."""
         if not self._seen[lane]:
             raise ConfigError("there is nothing to render yet: call reset first")
-        return dream_frame(self._seen[lane])
+        scene, newest = self._scene, self._seen[lane][-1]
+        if scene.renderer is not None:
+            return scene.renderer.frame(newest[scene.part], self._actions[lane])
+        return dream_frame(self._seen[lane], scene.names)
 
 
 class DreamEnv(gymnasium.Env[Any, Any]):
@@ -147,7 +154,11 @@ class DreamEnv(gymnasium.Env[Any, Any]):
         )
 
     def render(self) -> NDArray[np.uint8] | None:
-        """What the model draws now, uint8 [H, W, 3]: images enlarged, numbers as curves; None without a render mode."""
+        """What is dreamed now, uint8 [H, W, 3]; None without a render mode.
+
+        Images are enlarged. Classic tasks are drawn by their own renderers (see `StateRenderer`), and the numbers of
+        all others as curves.
+        """
         return self._translation.frame(0) if self.render_mode else None
 
 

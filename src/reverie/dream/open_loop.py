@@ -7,7 +7,6 @@ What the model imagines follows the actions that were really taken, so truth and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,42 +14,10 @@ import torch
 from torch import Tensor
 
 from reverie.agents.imagination_agent import ImaginationAgent
-from reverie.dream.pictures import (
-    comparison_frames,
-    comparison_plot,
-    comparison_plot_frames,
-    stack_frames,
-    write_mp4,
-)
+from reverie.dream.drawing import Drawing, OpenLoop
+from reverie.dream.scene import Scene
 from reverie.errors import ReverieError
 from reverie.models.vision_memory import VisionMemory
-
-
-@dataclass
-class OpenLoop:
-    """Truth and model side by side.
-
-    Attributes:
-        truth, model: part name -> [B, T, ...]; images uint8, vectors in the units of the environment.
-        reward, going_on: pairs (truth, model), [B, T].
-        context: steps that the model was shown.
-    """
-
-    truth: dict[str, np.ndarray]
-    model: dict[str, np.ndarray]
-    reward: tuple[np.ndarray, np.ndarray]
-    going_on: tuple[np.ndarray, np.ndarray]
-    context: int
-
-    def first(self, count: int) -> OpenLoop:
-        """The first `count` sequences only."""
-        return OpenLoop(
-            {name: value[:count] for name, value in self.truth.items()},
-            {name: value[:count] for name, value in self.model.items()},
-            (self.reward[0][:count], self.reward[1][:count]),
-            (self.going_on[0][:count], self.going_on[1][:count]),
-            self.context,
-        )
 
 
 def choose_sequences(episodes: Sequence[dict[str, np.ndarray]], length: int, count: int) -> dict[str, np.ndarray]:
@@ -103,6 +70,7 @@ def predict_open_loop(
         (sequences["reward"], model.predict_reward(feature).cpu().numpy()),
         (1.0 - sequences["is_terminal"], going_on.cpu().numpy()),
         context,
+        sequences["action"],
     )
 
 
@@ -136,6 +104,7 @@ def remember_open_loop(model: VisionMemory, sequences: dict[str, np.ndarray], co
         (sequences["reward"], torch.stack(rewards, 1).cpu().numpy()),
         (1.0 - sequences["is_terminal"], torch.stack(going_on, 1).cpu().numpy()),
         context,
+        sequences["action"],
     )
 
 
@@ -145,37 +114,22 @@ def _as_shown(value: Tensor, dtype: np.dtype) -> np.ndarray:
     return value.float().cpu().numpy()
 
 
-def open_loop_frames(result: OpenLoop) -> np.ndarray:
-    """An animation of all images, one below the other, or of all vectors without images: uint8 [T, H, W, 3]."""
-    images = [name for name, value in result.truth.items() if value.dtype == np.uint8]
-    if images:
-        return stack_frames(
-            [comparison_frames(result.truth[name], result.model[name], result.context) for name in images]
-        )
-    truth, model, names = _flat(result)
-    return comparison_plot_frames(truth, model, result.context, names, result.reward, result.going_on)
+def open_loop_frames(result: OpenLoop, scene: Scene | None = None, title: str = "") -> np.ndarray:
+    """The video of a prediction, uint8 [T, H, W, 3]; see `Drawing.frames`."""
+    return Drawing(result, scene, title).frames
 
 
-def _flat(result: OpenLoop) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Truth and model of all parts that are no images side by side, [B, T, N] each, and the names of their entries."""
-    parts = [name for name, value in result.truth.items() if value.dtype != np.uint8]
-    names = [f"{name}[{i}]" for name in parts for i in range(result.truth[name].shape[-1])]
-    truth = np.concatenate([result.truth[name].astype(np.float32) for name in parts], -1)
-    model = np.concatenate([result.model[name].astype(np.float32) for name in parts], -1)
-    return truth, model, names
+def save_open_loop(result: OpenLoop, stem: Path, scene: Scene | None = None, title: str = "") -> list[Path]:
+    """Writes the pictures of a prediction; see `Drawing.save`.
 
+    Args:
+        result: truth and model.
+        stem: name of the video; `.mp4` is added unless it ends in `.mp4` or `.gif`.
+        scene: what is known of the task.
+        title: the first line of every picture.
 
-def save_open_loop(result: OpenLoop, stem: Path) -> list[Path]:
-    """Writes `stem`.mp4, and where there are observations other than images also `stem`.png; returns the files."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    video = stem.with_suffix(".mp4")
-    write_mp4(video, open_loop_frames(result))
-    if all(value.dtype == np.uint8 for value in result.truth.values()):
-        return [video]
-    from PIL import Image
-
-    truth, model, names = _flat(result)
-    picture = stem.with_suffix(".png")
-    plot = comparison_plot(truth, model, result.context, names, result.reward, result.going_on)
-    Image.fromarray(plot).save(picture)
-    return [video, picture]
+    Returns:
+        The files that were written.
+    """
+    path = stem if stem.suffix in (".mp4", ".gif") else stem.with_suffix(".mp4")
+    return Drawing(result, scene, title).save(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
@@ -16,6 +17,33 @@ from reverie.spaces import ActionPart, Interface
 SUPPORTED = "supported are bounded Box, Discrete, MultiDiscrete, MultiBinary, and Dict or Tuple of them"
 # Bounds beyond this are infinite in all but name, such as the largest float32.
 LARGEST_BOUND = 1e30
+
+
+@dataclass(frozen=True)
+class ActionVariable:
+    """One number of an action, and where the flat vector holds it.
+
+    Attributes:
+        name: name of the part, with an index if the part has several variables.
+        entries: its entries in the flat vector: one if continuous, one for each choice otherwise.
+        low: value at -1, or of the first choice.
+        high: value at 1, or of the last choice.
+        discrete: whether it is a choice.
+    """
+
+    name: str
+    entries: slice
+    low: float
+    high: float
+    discrete: bool
+
+    def values(self, actions: NDArray[Any]) -> NDArray[np.float64]:
+        """The values, in the units of the environment, of flat actions: float [..., A] -> float64 [...]."""
+        part = np.asarray(actions, np.float64)[..., self.entries]
+        if self.discrete:
+            return self.low + part.argmax(-1)
+        fraction = (np.clip(part[..., 0], -1, 1) + 1) / 2
+        return np.asarray(self.low * (1 - fraction) + self.high * fraction)
 
 
 class ActionCodec:
@@ -37,6 +65,21 @@ class ActionCodec:
         self._leaves = sorted(built, key=lambda leaf: leaf.part.name)
         self.parts: tuple[ActionPart, ...] = tuple(leaf.part for leaf in self._leaves)
         self.width = sum(part.width for part in self.parts)
+
+    @property
+    def variables(self) -> tuple[ActionVariable, ...]:
+        """Every number of an action, in the order of the flat vector."""
+        found: list[ActionVariable] = []
+        start = 0
+        for leaf in self._leaves:
+            bounds = leaf.bounds()
+            for index, (low, high) in enumerate(bounds):
+                name = leaf.part.name if len(bounds) == 1 else f"{leaf.part.name}[{index}]"
+                discrete = leaf.part.kind == "discrete"
+                width = leaf.part.classes[index] if discrete else 1
+                found.append(ActionVariable(name, slice(start, start + width), low, high, discrete))
+                start += width
+        return tuple(found)
 
     def decode(self, action: NDArray[Any]) -> Any:
         """The Gymnasium action of a flat vector [A].
@@ -113,6 +156,10 @@ class _Leaf(ABC):
     def encode(self, value: Any) -> NDArray[np.float64]:
         """The part's entries, float64 [width], of a Gymnasium value."""
 
+    @abstractmethod
+    def bounds(self) -> list[tuple[float, float]]:
+        """Smallest and largest value of every variable."""
+
 
 class _ContinuousLeaf(_Leaf):
     """A bounded Box, scaled to [-1, 1]."""
@@ -159,6 +206,10 @@ class _ContinuousLeaf(_Leaf):
         spread = np.where(self._high > self._low, self._high - self._low, 1)
         return np.clip(2 * (array.reshape(-1) - self._low) / spread - 1, -1, 1)
 
+    def bounds(self) -> list[tuple[float, float]]:
+        """The bounds of the Box."""
+        return [(float(low), float(high)) for low, high in zip(self._low, self._high, strict=True)]
+
 
 class _DiscreteLeaf(_Leaf):
     """Discrete, MultiDiscrete or MultiBinary, as one-hot vectors."""
@@ -187,6 +238,11 @@ class _DiscreteLeaf(_Leaf):
                 raise ValueError(f"part {self.part.name!r} has a value out of range")
             pieces.append(_one_hot(int(index), classes))
         return np.concatenate(pieces)
+
+    def bounds(self) -> list[tuple[float, float]]:
+        """The first and the last choice."""
+        starts = np.asarray(self._starts).reshape(-1).tolist()
+        return [(float(start), start + classes - 1.0) for start, classes in zip(starts, self._classes, strict=True)]
 
 
 def _build_leaf(path: Path, space: gymnasium.Space[Any]) -> _Leaf:

@@ -10,6 +10,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from reverie.envs.action_codec import ActionVariable
 from reverie.envs.spaces import ActionCodec, ObservationCodec
 from reverie.envs.wrappers import ActionRepeat, RenderedObservation, ResizeImages
 from reverie.errors import EnvironmentProblem, ReverieError
@@ -143,6 +144,11 @@ class EnvironmentAdapter:
     def decode_action(self, action: NDArray[np.float32]) -> Any:
         """Gymnasium action of a flat vector [A]; see `ActionCodec.decode`."""
         return self._actions.decode(action)
+
+    @property
+    def action_variables(self) -> tuple[ActionVariable, ...]:
+        """Every number of an action, and where the flat vector holds it."""
+        return self._actions.variables
 
     def encode_action(self, action: Any) -> NDArray[np.float32]:
         """Flat vector, float32 [A], of a Gymnasium action; see `ActionCodec.encode`."""

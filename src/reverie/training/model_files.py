@@ -17,6 +17,7 @@ from reverie.spaces import Interface
 from reverie.tensor_files import read_tensors, save_tensors
 from reverie.training.checkpoint import FOLDER, STATE_FILE, newest_state
 from reverie.training.files import read_json, write_json
+from reverie.training.metrics import read_scores
 from reverie.training.run_folder import CONFIG_FILE
 
 MODEL_FILE = "model.safetensors"
@@ -69,6 +70,23 @@ def find_weights(path: Path, checkpoint: str = "best") -> Path:
         there = f"it has {', '.join(names)}" if names else "it has none yet: train first"
         raise CheckpointError(f"{path} has no checkpoint {checkpoint!r}; {there}")
     return path / FOLDER / checkpoint / "agent.safetensors"
+
+
+def trained_steps(path: Path, checkpoint: str = "best") -> int | None:
+    """How many environment steps the weights that `find_weights` finds have learned from; None where no file tells.
+
+    Args:
+        path: what `save` wrote, or a run folder.
+        checkpoint: as for `find_weights`.
+    """
+    if (path / MODEL_FILE).is_file() or not (path / FOLDER).is_dir():
+        return None
+    name = find_weights(path, checkpoint).parent.name
+    if name.isdigit():
+        return int(name)
+    scores = read_scores(path)
+    best = max((score["mean"] for score in scores), default=None)
+    return next((int(score["env_steps"]) for score in reversed(scores) if score["mean"] == best), None)
 
 
 def _checkpoint_names(path: Path) -> list[str]:

@@ -8,13 +8,16 @@ import shutil
 import time
 import warnings
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from reverie.agents.registry import AgentConfig
-from reverie.dream.open_loop import choose_sequences, open_loop_frames, predict_open_loop, save_open_loop
+from reverie.dream.drawing import Drawing
+from reverie.dream.open_loop import choose_sequences, predict_open_loop
+from reverie.dream.scene import Scene
 from reverie.envs import EnvironmentSource, make_pool
 from reverie.errors import EnvironmentProblem, ReverieError, RunFolderError
 from reverie.replay import SequenceReplay
@@ -34,7 +37,7 @@ from reverie.training.run_folder import RunFolder
 from reverie.training.settings import TrainSettings
 from reverie.training.updater import Updater
 
-VIDEO_SEQUENCES, VIDEO_LENGTH, TENSORBOARD_COLUMNS = 6, 50, 3
+VIDEO_SEQUENCES, VIDEO_LENGTH, VIDEO_FRAMES, TENSORBOARD_COLUMNS = 6, 50, 25, 3
 MANY_EPISODES = 10**9
 """As many finished episodes as any schedule could wait for."""
 
@@ -403,12 +406,20 @@ class Trainer:
         with torch.random.fork_rng([self.agent.device] if self.agent.device.type == "cuda" else []):
             torch.manual_seed(self.settings.seed)
             prediction = predict_open_loop(self.agent, sequences)
+        title = f"{self.config.name} on {self.source.name}, step {self.env_steps:,}"
+        drawing = Drawing(prediction, self._scene, title, VIDEO_FRAMES)
         partial = self.path / "videos" / ".partial"
-        for file in save_open_loop(prediction, partial / f"open_loop_{self.env_steps:09d}"):
+        for file in drawing.save(partial / f"open_loop_{self.env_steps:09d}.mp4"):
             self.display.say(f"drawn: {file.replace(partial.parent / file.name)}")
         shutil.rmtree(partial)
-        few = prediction.first(TENSORBOARD_COLUMNS)
-        self.writer.video("dream/open_loop", open_loop_frames(few), self.counters)
+        self.writer.video("dream/open_loop", drawing.narrow(TENSORBOARD_COLUMNS), self.counters, drawing.fps)
+        if drawing.board is not None:
+            self.writer.image("dream/curves", drawing.board.picture, self.counters)
+
+    @cached_property
+    def _scene(self) -> Scene:
+        """What is known of the task, for the pictures of its dreams."""
+        return Scene.of_source(self.source)
 
     # ------------------------------------------------------------------ stopping
 
