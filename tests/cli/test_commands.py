@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from reverie.cli.main import COMMANDS, main
+from reverie.training.model_files import trained_steps
 
 
 def test_help_lists_the_commands(capsys):
@@ -86,8 +87,11 @@ def test_dream(run_copy, tmp_path, capsys):
     paths = [Path(line) for line in capsys.readouterr().out.splitlines()]
     assert paths == [run_copy / "videos" / "dream.mp4", run_copy / "videos" / "dream.png"]
     assert all(path.stat().st_size > 1000 for path in paths)
-    assert main(["dream", str(run_copy), "--length", "8", "--sequences", "1", "--output", str(tmp_path / "d.mp4")]) == 0
-    assert (tmp_path / "d.mp4").exists()
+    assert main(["dream", str(run_copy), "--length", "8", "--sequences", "1", "--output", str(tmp_path / "d.gif")]) == 0
+    assert (tmp_path / "d.gif").read_bytes().startswith(b"GIF89a")
+    steps = json.loads((run_copy / "scores.json").read_text())[-1]["env_steps"]
+    assert trained_steps(run_copy, "latest") == steps >= trained_steps(run_copy, "best") > 0
+    assert trained_steps(run_copy / "checkpoints" / "best") is None
 
 
 def test_plot(small_run, tmp_path, capsys):

@@ -13,6 +13,7 @@ from stable_baselines3.common.env_checker import check_env as check_for_baseline
 
 import reverie
 from reverie.dream.dream import Dream, collect_starts
+from reverie.envs.state_renderer import StateRenderer
 from reverie.errors import ConfigError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
@@ -230,6 +231,17 @@ def test_pictures(trained, name, shape):
         assert frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[0] % 2 == frame.shape[1] % 2 == 0
         assert shape is None or frame.shape == shape
     assert trained(name).dream_env(starts=2).render() is None
+
+
+def test_classic_tasks_are_drawn_by_their_own_renderers(trained):
+    for name in ("CartPole-v1", "Pendulum-v1"):
+        dream = trained(name).dream_env(starts=2, render_mode="rgb_array")
+        observation, _ = dream.reset(seed=0)
+        renderer, action = StateRenderer.of(gymnasium.make(name)), None
+        for _ in range(3):
+            assert np.array_equal(dream.render(), renderer.frame(observation, action))
+            action = dream.action_space.sample()
+            observation, *_ = dream.step(action)
 
 
 def test_a_loaded_agent_dreams_the_same(cartpole, tmp_path):

@@ -93,10 +93,10 @@ class _Translation:
         """A picture of what a lane dreams now."""
         if not self._seen[lane]:
             raise ConfigError("there is nothing to render yet: call reset first")
-        scene, newest = self._scene, self._seen[lane][-1]
-        if scene.renderer is not None:
-            return scene.renderer.frame(newest[scene.part], self._actions[lane])
-        return dream_frame(self._seen[lane], scene.names)
+        if self._scene.renderer is not None:
+            observation = self.adapter.decode_observation(self._seen[lane][-1])
+            return self._scene.renderer.frame(observation, self._actions[lane])
+        return dream_frame(self._seen[lane], self._scene.names)
 
 
 class DreamEnv(gymnasium.Env[Any, Any]):
