@@ -54,6 +54,8 @@ def test_train_says_where_everything_is(tmp_path, monkeypatch, capsys):
         assert path.suffix == suffix and path.parent.is_relative_to(run)
         assert path.stat().st_size > 1000
     assert "parameters" in printed.err
+    for picture in (run / "videos").iterdir():
+        assert f"drawn: {picture}" in printed.err.splitlines()
     for name in ("config.json", "metrics.jsonl", "scores.json", "tensorboard", "checkpoints/best", "replay"):
         assert (run / name).exists()
 
@@ -63,13 +65,11 @@ def test_names_of_folders_are_shown_whole(folder, tmp_path, monkeypatch, capsys)
     from run_helpers import words
 
     monkeypatch.chdir(tmp_path)
-    line = words(folder, steps=12, num_envs=1, videos=True)
+    line = words(folder, steps=12, num_envs=1)
     line.remove("--quiet")
     assert main(line) == 0
     printed = capsys.readouterr()
     assert f"run folder {folder}" in printed.err and f"run folder        {folder}" in printed.out
-    for picture in sorted(Path(folder, "videos").iterdir()):
-        assert f"drawn: {picture}" in printed.err.splitlines()
 
 
 @pytest.mark.parametrize("checkpoint", ["best", "latest"])
