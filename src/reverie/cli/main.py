@@ -36,8 +36,8 @@ commands:
 {commands}
 
 examples:
-  reverie train dreamer-v3 --env CartPole-v1 --preset quick
-  reverie train dreamer-v3 --env Pendulum-v1 --steps 50000 --size 1m --seed 3
+  reverie train dreamer-v3 --env CartPole-v1
+  reverie train dreamer-v3 --env Pendulum-v1 --seed 3
   reverie evaluate runs/CartPole-v1/dreamer-v3/0
   reverie dream runs/CartPole-v1/dreamer-v3/0
   reverie plot runs/*/*/*

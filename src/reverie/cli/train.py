@@ -69,7 +69,7 @@ def _usage(agents: list[str]) -> str:
     return (
         "usage: reverie train AGENT --env ID [options]\n\n"
         f"agents: {', '.join(agents)}\n\n"
-        "  reverie train dreamer-v3 --env CartPole-v1 --preset quick\n"
+        "  reverie train dreamer-v3 --env CartPole-v1\n"
         "  reverie train dreamer-v3 --help      all options of this agent"
     )
 
