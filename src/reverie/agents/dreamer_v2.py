@@ -85,8 +85,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "steps": 10_000,
     },
 }
-"""`paper` is the Atari agent of table D.1. `atari` and `dmc` are the published code, `dmc-first` has the settings of its first commit, from
-the time of the paper. `quick` is ours: small tasks on a CPU within the hour."""
+"""`paper` is the Atari agent of table D.1. `atari` and `dmc` are the published code, `dmc-first` has those of its
+first commit, from the time of the paper. `quick` is ours: small tasks on a CPU within the hour."""
 
 BY_KIND: dict[str, dict[str, dict[str, Any]]] = {
     "paper": {
