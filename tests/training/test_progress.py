@@ -59,6 +59,18 @@ def test_lines_go_on_while_nothing_else_does(monkeypatch, capsys):
     assert threading.active_count() < 10
 
 
+def test_a_quick_warm_up_says_nothing_of_the_rest(now, capsys):
+    display = Display("learning", 1_000)
+    display.update(0)
+    now[0] += 10
+    display.update(100)  # a tenth of a second per step, without updates
+    display.forget_speed()
+    for done in (101, 111):
+        now[0] += 60
+        display.update(done)
+    assert capsys.readouterr().err.splitlines()[-1] == "learning: 111 of 1,000 steps · starting · about 89 min left"
+
+
 @pytest.mark.parametrize(("width", "count"), [(130, 1), (80, 2), (60, 3)])
 def test_the_bar_takes_the_lines_that_it_needs(now, width, count):
     display = Display("dreamer-v3 on CartPole-v1", 12_000, more=lambda: "1,234 updates")

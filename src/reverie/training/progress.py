@@ -17,6 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 from rich.text import Text
 
+from reverie.training.estimate import duration
 from reverie.training.evaluation import Playing
 
 QUIET_SECONDS, NOTEBOOK_SECONDS = 30.0, 10.0
@@ -93,6 +94,10 @@ class Display:
         self._done, self._note = done, self._note if note is None else note
         self._say_if_due()
 
+    def forget_speed(self) -> None:
+        """What follows takes another time per step than what was done so far, such as a warm-up without updates."""
+        self._samples.clear()
+
     @contextlib.contextmanager
     def busy(self, doing: str) -> Iterator[None]:
         """Within the block the display says what is being done, and for how long, instead of the note."""
@@ -166,7 +171,7 @@ class Display:
             line = [f"{self.title}: {self._done:,} of {self.total:,} {self.unit}", *self._pieces(now)]
             left = self._seconds_left(now)
             if left is not None:
-                line.append(f"about {_duration(left)} left")
+                line.append(f"about {duration(left)} left")
             self.say(" · ".join(line))
 
     def _keep_saying(self) -> None:
@@ -180,7 +185,7 @@ def _in_words(playing: Playing, seconds: float) -> str:
     text = f"{playing.finished} of {playing.episodes} episodes · {playing.decisions:,} decisions"
     if not 0 < playing.share < 1 or seconds < 1:
         return text
-    left = _duration(seconds / playing.share * (1 - playing.share))
+    left = duration(seconds / playing.share * (1 - playing.share))
     return f"{text} · {'about' if playing.finished else 'at most'} {left} left"
 
 
@@ -200,10 +205,3 @@ def _clock(seconds: float) -> str:
     """Hours, minutes and seconds."""
     whole = int(seconds)
     return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
-
-
-def _duration(seconds: float) -> str:
-    """A time in words: seconds below a minute and a half, then minutes, then hours."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"

@@ -305,10 +305,13 @@ class Trainer:
 
     def _advance(self) -> None:
         before, episodes = self.env_steps, self.collector.episodes
-        at_random = self.updater.schedule.random_warmup and self.updater.warming_up(before, episodes)
+        warming_up = self.updater.warming_up(before, episodes)
+        at_random = warming_up and self.updater.schedule.random_warmup
         self.env_steps += self.collector.collect("random" if at_random else "experience")
         finished = self.collector.episodes
         self.updater.learn(self.env_steps, self.env_steps - before, finished, finished - episodes)
+        if warming_up and self.updater.begun:
+            self.display.forget_speed()
         self.display.update(self.env_steps)
         if self._crossed(before, self.settings.log_every):
             self._log()
