@@ -5,6 +5,7 @@ import importlib
 import json
 import pydoc
 import re
+import shlex
 from dataclasses import fields
 from pathlib import Path
 from typing import get_args
@@ -14,14 +15,16 @@ import pytest
 import reverie
 from reverie.agents.registry import AGENTS, PIPELINES, config_class, preset_values, presets
 from reverie.api import LEARNERS, DreamerV1, DreamerV2, DreamerV3, DreamerV3In2023, PlaNet, WorldModels
-from reverie.cli.main import COMMANDS
+from reverie.cli.main import COMMANDS, main
 from reverie.cli.train import EnvironmentOptions
 from reverie.envs.extras import EXTRAS
 from reverie.envs.suites import TASKS
 from reverie.spaces import ActionPart, Interface, ObservationPart
 from reverie.training.benchmark import INTERFACES
+from reverie.training.pipeline.world_models import WorldModelsTraining
 from reverie.training.published import Choice, published_tables, published_tasks
 from reverie.training.settings import MAY_CHANGE, TrainSettings
+from reverie.training.trainer import Trainer
 
 ROOT = Path(__file__).parent.parent
 PAGES = {path.stem: path.read_text() for path in (ROOT / "docs").glob("*.md")}
@@ -166,6 +169,30 @@ def test_links_and_named_tests_exist():
             assert (ROOT / target).exists(), f"{path.name}: {target}"
     mine = {node.name for node in ast.parse(Path(__file__).read_text()).body if isinstance(node, ast.FunctionDef)}
     assert set(re.findall(r"`(test_\w+)`", (ROOT / "ARCHITECTURE.md").read_text())) <= mine
+
+
+def training_commands():
+    """Every `reverie train` line of a code block, without its comment; those that build on another run are left out."""
+    found = []
+    for page in (*PAGES.values(), (ROOT / "README.md").read_text()):
+        for block in re.findall(r"```\n(.*?)```", page, re.S):
+            for line in block.replace("\\\n", " ").splitlines():
+                words = shlex.split(line, comments=True) if line.startswith("reverie train ") else []
+                if words and not {"...", "--reuse", "--vision", "SEED"} & set(words):
+                    found.append(" ".join(words[1:]))
+    return sorted(set(found))
+
+
+@pytest.mark.parametrize("line", training_commands())
+def test_documented_training_commands_begin(line, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for cls in (Trainer, WorldModelsTraining):
+        monkeypatch.setattr(cls, "run", lambda self: False)  # it would now train
+    code = main(shlex.split(line))
+    said = capsys.readouterr()
+    if "pip install" in said.err:
+        pytest.skip(said.err)
+    assert code == 130, said.err
 
 
 def test_python_in_the_documentation_compiles():
