@@ -187,6 +187,7 @@ def test_published_default_of_2023(field, value):
 def test_no_setting_escapes_the_two_lists_above():
     """A new field must be pinned there or named here, where it is not the paper's."""
     ours = {"size", "deterministic", "hidden", "classes", "depth", "units", "replay_capacity", "warmup_steps"}
+    ours |= {"learning_rate_decay"}
     assert {f.name for f in dataclasses.fields(DreamerV3Config)} == PUBLISHED.keys() | ours
     ours = {"size", "deterministic", "units", "depth", "layers", "vector_units", "warmup_steps"}
     assert {f.name for f in dataclasses.fields(DreamerV3In2023Config)} == PUBLISHED_2023.keys() | ours

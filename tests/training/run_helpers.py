@@ -26,7 +26,15 @@ TINY = {
     "warmup_steps": 50,
     "replay_ratio": 4,
 }
-RUN = {"threads": 1, "log_every": 50, "evaluation_episodes": 2, "evaluate_every": 0, "videos": False}
+RUN = {
+    "preset": "paper",
+    "num_envs": 4,
+    "threads": 1,
+    "log_every": 50,
+    "evaluation_episodes": 2,
+    "evaluate_every": 0,
+    "videos": False,
+}
 PYTHON = Path(sys.executable)
 
 

@@ -17,6 +17,7 @@ from reverie.training.estimate import Costs, duration, time_costs
 from reverie.training.settings import TrainSettings
 
 SMALL = {**TINY, **RUN}
+del SMALL["preset"]
 
 
 class Endless(gymnasium.Env):
@@ -96,7 +97,7 @@ def test_a_command_with_nothing_but_its_environment(tmp_path, monkeypatch, capsy
 def test_a_run_keeps_its_preset_when_it_is_resumed(tmp_path, capsys):
     run = tmp_path / "run"
     assert train(run, steps=100, preset="paper") == 0
-    assert train(run, steps=200) == 0
+    assert train(run, steps=200, preset=None) == 0
     assert json.loads((run / "config.json").read_text())["preset"] == "paper"
     assert reverie.DreamerV3("CartPole-v1", run=run, **SMALL).config.learning_rate == 4e-5
 
@@ -105,7 +106,7 @@ def test_a_run_keeps_its_preset_when_it_is_resumed(tmp_path, capsys):
 
 
 def test_the_first_lines_tell_preset_ratio_updates_and_time(tmp_path, capsys):
-    line = [word for word in words(tmp_path / "run", steps=120) if word != "--quiet"]
+    line = [word for word in words(tmp_path / "run", steps=120, preset=None) if word != "--quiet"]
     assert main(line) == 0
     said = " ".join(capsys.readouterr().err.split())
     assert "preset quick · 120 steps · replay ratio 4 · 9 updates of" in said  # 1 + (120 - 50) x 4 / 32
@@ -140,7 +141,7 @@ def test_a_warm_up_longer_than_the_run_is_named_before_and_after(tmp_path):
 
 
 def test_a_run_too_short_for_one_window_is_named(tmp_path):
-    learner = reverie.DreamerV3("CartPole-v1", run=tmp_path / "run", num_envs=16, **SMALL)
+    learner = reverie.DreamerV3("CartPole-v1", run=tmp_path / "run", **{**SMALL, "num_envs": 16})
     with pytest.warns(UserWarning, match="a window of 9 steps of one of 16 environments"):
         learner.learn(100, progress=False)
 

@@ -1,6 +1,7 @@
 """Episodes that never end: evaluations are bounded, and what to do is said."""
 
 import json
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -73,16 +74,15 @@ def test_the_best_of_shorter_episodes_is_forgotten(tmp_path, monkeypatch):
     """Where every step costs something, evaluations that are cut off sooner look better."""
 
     class Costs(Walk):
-        ends = 10**9
-
         def step(self, action):
             observation, _, terminated, _, information = super().step(action)
-            return observation, -1.0, terminated, self.elapsed >= Costs.ends, information
+            return observation, -1.0, terminated, self.elapsed >= int(os.environ["END_OF_EPISODES"]), information
 
+    monkeypatch.setenv("END_OF_EPISODES", "1000000000")
     monkeypatch.setattr(evaluation, "LEAST_LIMIT", 5)
     with pytest.warns(UserWarning, match="after 5 decisions"):
         learner(tmp_path, Costs).learn(40, progress=False)
-    Costs.ends = 18
+    monkeypatch.setenv("END_OF_EPISODES", "18")
     with pytest.warns(UserWarning, match="did not return to where it was"):
         learner(tmp_path, Costs).learn(100, progress=False)
     means = [score["mean"] for score in json.loads((tmp_path / "run" / "scores.json").read_text())]

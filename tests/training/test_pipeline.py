@@ -45,7 +45,7 @@ TINY = {
 
 def words(run, **options):
     line = ["train", "world-models", "--env", "reverie/CatchPixels-v0", "--run", str(run), "--quiet", "--threads", "1"]
-    for name, value in {**TINY, "num_envs": 4, "vectorization": "in-process", **options}.items():
+    for name, value in {**TINY, "preset": "paper", "num_envs": 4, "vectorization": "in-process", **options}.items():
         line += [f"--{name.replace('_', '-')}", str(value)]
     return line
 

@@ -128,7 +128,7 @@ def _frozen(value: Any) -> Hashable:
         return tuple(sorted((name, _frozen(entry)) for name, entry in value.items()))
     if isinstance(value, list | tuple):
         return tuple(_frozen(entry) for entry in value)
-    return re.sub(r" at 0x[0-9a-fA-F]+", "", value) if isinstance(value, str) else value
+    return re.sub(r" at 0x[0-9a-fA-F]*", "", value) if isinstance(value, str) else value
 
 
 def _parts(interface: Mapping[str, Any]) -> dict[Setting, Hashable]:
@@ -186,7 +186,7 @@ def _defaults(agent: str, missing: Collection[Setting]) -> dict[Setting, Hashabl
         from reverie.envs import EnvironmentSource
 
         today |= {("environment", field.name): field.default for field in fields(EnvironmentSource)}
-        today["environment", "kind"] = "id"
+        today |= {("environment", "kind"): "id", ("environment", "parts"): {}, ("environment", "code"): {}}
     if "agent_config" in sections:
         from reverie.agents.registry import AGENTS, PIPELINES, config_class
 

@@ -427,7 +427,8 @@ class WorldModelsTraining:
     @property
     def _limit(self) -> int:
         """Decisions after which a real episode of C is cut off."""
-        return self._time_limit or episode_limit(max(self.store.lengths) - 1)
+        lengths = self.store.lengths
+        return self._time_limit or episode_limit(max(lengths) - 1 if lengths else None)
 
     def _play(self, policy: ControllerPolicy, jobs: list[Job], doing: str) -> list[Episode]:
         """Real episodes of C, fewer than jobs if Ctrl-C cut them short."""
