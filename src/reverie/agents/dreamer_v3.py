@@ -51,8 +51,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "warmup_steps": 2000,
         "learning_rate": 1e-3,
         "learning_rate_warmup": 100,
-        "learning_rate_decay": 1000,
-        "discount_horizon": 100.0,
+        "learning_rate_decay": 400,
+        "discount_horizon": 200.0,
         "representation_scale": 0.01,
         "slow_critic_rate": 0.1,
         "num_envs": 16,
@@ -67,7 +67,15 @@ BY_KIND: dict[str, dict[str, dict[str, Any]]] = {
         "pictures continuous": {"replay_ratio": 256.0, "num_envs": 16, "steps": 1_000_000},
         "pictures discrete": {"replay_ratio": 32.0, "num_envs": 16, "steps": 50_000_000},
     },
-    "quick": {"pictures": {"units": 64, "batch_length": 8, "representation_scale": 0.1, "steps": 15_000}},
+    "quick": {
+        "pictures": {
+            "units": 64,
+            "batch_length": 8,
+            "learning_rate_decay": 1000,
+            "representation_scale": 0.1,
+            "steps": 15_000,
+        }
+    },
 }
 """Further values for tasks that show pictures or vectors and take continuous or discrete actions. Those of `paper` are
 the protocols for DeepMind Control from vectors and from images, and for Atari (extended data table 2)."""
