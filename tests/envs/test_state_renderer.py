@@ -1,6 +1,9 @@
 """Observations drawn by the environment's own renderer look like the environment itself."""
 
 import functools
+import os
+import subprocess
+import sys
 
 import gymnasium
 import numpy as np
@@ -121,3 +124,15 @@ def test_every_number_has_a_name(name):
 def test_the_table_names_classes_of_gymnasium():
     classes = {str(spec.entry_point).rpartition(":")[2] for spec in gymnasium.registry.values()}
     assert TASKS.keys() <= classes
+
+
+def test_drawing_without_a_display_says_nothing():
+    program = (
+        "import reverie.envs as envs; from reverie.envs.state_renderer import StateRenderer\n"
+        "adapter = envs.EnvironmentSource('CartPole-v1').make()\n"
+        "StateRenderer.of(adapter.environment).frame([0.0, 0.0, 0.0, 0.0])"
+    )
+    hidden = {"DISPLAY", "WAYLAND_DISPLAY", "XDG_RUNTIME_DIR", "SDL_VIDEODRIVER"}
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout + done.stderr == ""

@@ -182,9 +182,11 @@ class EnvironmentSource:
         """
         os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
         frames = self.pixels or render
-        if frames and sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
-            # Without a display MuJoCo renders only through EGL, and it reads this when first imported.
-            os.environ.setdefault("MUJOCO_GL", "egl")
+        if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
+            os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # SDL looks for a display otherwise, and complains
+            if frames:
+                # Without a display MuJoCo renders only through EGL, and it reads this when first imported.
+                os.environ.setdefault("MUJOCO_GL", "egl")
         base = self._make_base(frames)
         try:
             return EnvironmentAdapter(
