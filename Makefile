@@ -14,7 +14,7 @@ $(INSTALLED): pyproject.toml requirements.txt
 # Trains on CartPole-v1 until it is solved, plays ten fresh episodes with the best checkpoint, and films a dream. So small
 # a model gains little from more than one thread, and one does not suffer from other programs on the machine.
 demo: $(INSTALLED)
-	$(BIN)/reverie train dreamer-v3 --env CartPole-v1 --evaluate-every 2000 --stop-at 475 --threads 1 --run runs/demo
+	$(BIN)/reverie train dreamer-v3 --env CartPole-v1 --evaluate-every 1000 --stop-at 475 --threads 1 --run runs/demo
 	$(BIN)/reverie evaluate runs/demo --episodes 10 --seed 7
 	$(BIN)/reverie dream runs/demo
 
