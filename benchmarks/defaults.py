@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-import reverie
+from reverie.envs import EnvironmentSource
 from reverie.training.metrics import read_metrics, read_scores
 
 RESULTS = Path(__file__).parent / "results"
@@ -76,7 +76,7 @@ def train(words: list[str]) -> None:
 
 def random_play(task: str) -> float:
     """Mean return of uniformly random actions."""
-    adapter = reverie.envs.EnvironmentSource(task).make()
+    adapter = EnvironmentSource(task).make()
     environment, totals = adapter.environment, []
     environment.action_space.seed(0)
     for episode in range(RANDOM_EPISODES):
