@@ -39,7 +39,7 @@ class EnvironmentOptions:
     run: Path | None = None
     """Run folder; runs/<env>/<agent>/<seed> by default. The same command with the same folder resumes."""
     preset: str | None = None
-    """Defaults of the other options: quick learns small tasks on a CPU within the hour, paper is the paper's protocol
+    """Defaults of the other options: quick is for small tasks on a CPU within the hour, paper is the paper's protocol
     for this kind of task; without it quick on a CPU and paper on a GPU. Agents have more presets on their pages."""
     checkpoint: str | None = None
     """Go on from this checkpoint of the run instead of its newest."""
