@@ -5,8 +5,9 @@
 
 `train` runs the commands of the table below with nothing but environment, seed, one thread and a run folder
 FOLDER/AGENT/TASK/SEED, N at a time; a run that is there resumes, so the same command goes on after an interruption.
-`collect` reads the runs that are there, complete or not, writes benchmarks/results/defaults.json, a picture
-defaults_AGENT.png with a panel per task, and prints the table of benchmarks/README.md. A run holds its line if the
+`collect` reads the runs that are there, complete or not, puts them in the place of the same agent, task and seed in
+benchmarks/results/defaults.json, draws a picture defaults_AGENT.png with a panel per task, and prints the table of
+benchmarks/README.md. A run holds its line if the
 mean of the evaluations in its last fifth is at least 80 % of the way from random play to the line; the last checkpoint
 is the last of these evaluations.
 """
@@ -119,14 +120,19 @@ def summary(run: Path, agent: str, task: str, line: float | None, random: float)
 
 
 def collect(folder: Path) -> None:
-    """Summaries of all runs, as JSON, pictures and a table."""
-    found = []
+    """Summaries of the runs in a folder, beside those collected before, as JSON, pictures and a table."""
+    path = RESULTS / "defaults.json"
+    known = {(run["agent"], run["task"], run["seed"]): run for run in json.loads(path.read_text())}
     for agent, tasks in LINES.items():
         for task, line in tasks.items():
             runs = sorted((folder / agent / task.replace("/", "-")).glob("*/scores.json"))
             random = random_play(task) if runs else 0.0
-            found += [summary(path.parent, agent, task, line, random) for path in runs]
-    (RESULTS / "defaults.json").write_text(json.dumps(found, indent=1) + "\n")
+            for scores in runs:
+                run = summary(scores.parent, agent, task, line, random)
+                known[agent, task, run["seed"]] = run
+    order = {(agent, task): place for place, (agent, task) in enumerate((a, t) for a in LINES for t in LINES[a])}
+    found = sorted(known.values(), key=lambda run: (order[run["agent"], run["task"]], run["seed"]))
+    path.write_text(json.dumps(found, indent=1) + "\n")
     for agent in dict.fromkeys(run["agent"] for run in found):
         draw([run for run in found if run["agent"] == agent], RESULTS / f"defaults_{agent.replace('-', '_')}.png")
     for run in found:
