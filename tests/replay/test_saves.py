@@ -105,6 +105,18 @@ def test_an_older_save_stays_restorable_until_it_is_forgotten(tmp_path):
     assert min(int(path.name[6:]) for path in tmp_path.glob("chunk-*")) == (150 - 40) // 8
 
 
+def test_windows_may_have_another_length(tmp_path):
+    replay = make_replay(tmp_path)
+    fill(replay, 30)
+    saved = replay.save("a")
+    other = make_replay(tmp_path, length=6)
+    other.restore(saved)
+    assert len(other) == len(replay)
+    fill(other, 13)
+    starts = other.sample(other.num_envs).index[:, 1]
+    assert set(starts) == {30}, "new windows come first: rows 30 to 35"
+
+
 def test_saves_of_one_name_do_not_overwrite_each_other(tmp_path):
     replay = make_replay(tmp_path)
     fill(replay, 30)
@@ -283,7 +295,7 @@ def test_verify_can_be_left_out_with_disk_storage(tmp_path):
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"num_envs": 2}, "num_envs=3"), ({"length": 6}, "length=5"), ({"storage": "disk"}, "storage='ram'")],
+    [({"num_envs": 2}, "num_envs=3"), ({"storage": "disk"}, "storage='ram'")],
 )
 def test_other_settings_are_refused(tmp_path, changes, message):
     replay = make_replay(tmp_path)

@@ -147,7 +147,8 @@ def test_a_run_too_short_for_one_window_is_named(tmp_path):
 
 
 def test_episodes_that_never_end_are_named(tmp_path):
-    learner = reverie.PlaNet(Endless(), run=tmp_path / "run", preset="quick")
+    options = {"evaluation_episodes": 1, "candidates": 10, "elites": 3, "iterations": 1}
+    learner = reverie.PlaNet(Endless(), run=tmp_path / "run", preset="quick", **options)
     with pytest.warns(UserWarning, match="waits for the end of 5 episodes; .*time-limit"):
         learner.learn(40, progress=False)
 

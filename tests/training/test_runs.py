@@ -198,4 +198,4 @@ def test_where_environments_run_is_measured_once(tmp_path, monkeypatch, num_envs
     for steps in (60, 80):
         assert train(run, env="RunTestWalk-v0", num_envs=num_envs, steps=steps, evaluate_every=20) == 0
     reverie.load(run).evaluate(2)
-    assert len(measured) == 1
+    assert len(measured) == (num_envs > 1), "one environment is stepped and evaluated in this process"

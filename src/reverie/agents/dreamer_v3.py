@@ -74,10 +74,22 @@ BY_KIND: dict[str, dict[str, dict[str, Any]]] = {
             "learning_rate_decay": 1000,
             "representation_scale": 0.1,
             "steps": 15_000,
-        }
+        },
+        "symbols": {
+            "variables": 8,
+            "classes": 16,
+            "batch_length": 16,
+            "replay_ratio": 128.0,
+            "warmup_steps": 1000,
+            "learning_rate_decay": 0,
+            "representation_scale": 0.1,
+            "steps": 8_000,
+        },
     },
 }
-"""Further values for tasks that show pictures or vectors and take continuous or discrete actions. Those of `paper` are
+"""Further values for tasks that show pictures, vectors or symbols and take continuous or discrete actions: of `symbols`
+an agent must remember which it saw, and the noise of latent variables that it does not need blurs what h keeps, so
+there are few of them. Those of `paper` are
 the protocols for DeepMind Control from vectors and from images, and for Atari (extended data table 2)."""
 
 

@@ -107,10 +107,17 @@ def action_repeat(name: str, environment: str) -> int:
 
 
 def kinds(interface: Interface) -> set[str]:
-    """What presets ask of a task: `pictures` or `vectors`, and `continuous` or `discrete` for its actions."""
+    """What presets ask of a task.
+
+    Returns:
+        `pictures` or `vectors`; `symbols`, too, where every observation is one of some classes; and `continuous` or
+        `discrete` for its actions.
+    """
     pictures = any(part.kind == "image" for part in interface.observations)
     continuous = all(part.kind == "continuous" for part in interface.actions)
-    return {"pictures" if pictures else "vectors", "continuous" if continuous else "discrete"}
+    symbols = all(part.kind == "discrete" for part in interface.observations)
+    seen = {"pictures"} if pictures else {"vectors", "symbols"} if symbols else {"vectors"}
+    return seen | {"continuous" if continuous else "discrete"}
 
 
 def preset_values(name: str, preset: str, interface: Interface | None = None) -> dict[str, Any]:
@@ -135,13 +142,15 @@ def preset_values(name: str, preset: str, interface: Interface | None = None) ->
     return values
 
 
-def make_config(name: str, values: Mapping[str, Any], preset: str = "paper", interface: Interface | None = None) -> Any:
+def make_config(
+    name: str, values: Mapping[str, Any], preset: str | None = "paper", interface: Interface | None = None
+) -> Any:
     """A configuration from plain values on top of a preset, checked.
 
     Args:
         name: of the agent.
         values: settings by name.
-        preset: whose values hold where `values` has none.
+        preset: whose values hold where `values` has none; None for the defaults.
         interface: of the task; see `preset_values`.
 
     Raises:
@@ -154,7 +163,8 @@ def make_config(name: str, values: Mapping[str, Any], preset: str = "paper", int
             close = difflib.get_close_matches(key, known, 1, 0.4)
             hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(known)}"
             raise ConfigError(f"{name} has no setting {key!r}; {hint}")
-    own = {key: value for key, value in preset_values(name, preset, interface).items() if key in known}
+    usual = {} if preset is None else preset_values(name, preset, interface)
+    own = {key: value for key, value in usual.items() if key in known}
     config = cls(**{**own, **values})
     if name in AGENTS:
         check_config(config)

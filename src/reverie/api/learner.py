@@ -15,19 +15,22 @@ import torch
 
 from reverie.agents.imagination_agent import PolicyState
 from reverie.agents.registry import action_repeat as paper_repeat
-from reverie.agents.registry import config_class, default_preset, make_config, preset_values, recipe
+from reverie.agents.registry import config_class, default_preset, make_config, recipe
 from reverie.dream.dream import Dream, collect_starts
 from reverie.dream.dream_env import DreamEnv, DreamObservation, DreamVectorEnv
 from reverie.dream.open_loop import OpenLoop, choose_sequences, predict_open_loop
 from reverie.envs import EnvironmentAdapter, EnvironmentSource, Vectorization
+from reverie.envs.batches import batch_size, join_batch, split_batch
 from reverie.envs.code_identity import code_difference
 from reverie.errors import ConfigError
 from reverie.training import evaluation
 from reverie.training.device import choose_device, choose_precision
 from reverie.training.evaluation import Evaluation, Playing, to_tensors
 from reverie.training.model_files import save_model
-from reverie.training.run_folder import default_path, stored_preset
+from reverie.training.origin import Origin
+from reverie.training.run_folder import default_path
 from reverie.training.settings import TrainSettings
+from reverie.training.stored_run import StoredRun, run_defaults, stored_run
 from reverie.training.trainer import Trainer
 
 Environment = str | gymnasium.Env[Any, Any] | Callable[..., gymnasium.Env[Any, Any]] | EnvironmentSource
@@ -50,7 +53,10 @@ class Learner:
         parts: name of an observation part -> what it is, where its space does not tell: `image`, `image:AXES` with a
             letter for each axis (t frames, h height, w width, c colors), `vector` or `discrete`.
         preset: `quick` for small tasks on a CPU within the hour, `paper` for the paper's protocol for this kind of
-            task, or another of `PRESETS` in the agent's file; by default quick on a CPU and paper on a GPU.
+            task, or another of `PRESETS` in the agent's file; by default quick on a CPU and paper on a GPU. A run that
+            is there keeps its preset and its settings.
+        change: whether a run that is there continues with settings given here which differ from its own, where its
+            tensors do not depend on them, with a warning; by default only in a folder that `run` names.
         settings: fields of `TrainSettings` and of the agent's configuration, e.g. `size="12m"`, `num_envs=8`.
 
     Raises:
@@ -74,6 +80,7 @@ class Learner:
         time_limit: int | None = None,
         parts: Mapping[str, str] | None = None,
         preset: str | None = None,
+        change: bool | None = None,
         **settings: Any,
     ) -> None:
         if isinstance(environment, EnvironmentSource):
@@ -93,27 +100,49 @@ class Learner:
             )
         self._device = choose_device(device)
         own = {field.name for field in fields(self.settings_class)}
-        chosen = _agent_settings(self.agent_name, settings, own)
-        default = default_preset(self._device.type)
-        make_config(self.agent_name, chosen, preset or default)  # a slip is said before an environment is made
-        self.adapter: EnvironmentAdapter = self.source.make()
-        code = self.source.code
-        self.run_folder = Path(run) if run else default_path(self.source.name, self.agent_name, seed, code)
-        self.preset = preset or stored_preset(self.run_folder) or default
-        self.interface = self.adapter.interface
-        defaults = preset_values(self.agent_name, self.preset, self.interface)
-        if self.source.kind == "object":
-            defaults["num_envs"] = 1
-        self._settings = {key: value for key, value in {**defaults, **settings}.items() if key in own}
-        self._settings |= {"seed": seed, "device": device}
-        self.config = make_config(self.agent_name, chosen, self.preset, self.interface)
+        self._chosen = _agent_settings(self.agent_name, settings, own)
+        usual = default_preset(self._device.type)
+        make_config(self.agent_name, self._chosen, preset or usual)  # a slip is said before an environment is made
+        self.translator = self.source.make() if self.source.kind == "object" else self.source.translator()
+        self.interface = self.translator.interface
+        self.run_folder = Path(run) if run else default_path(self.source.name, self.agent_name, seed, self.source.code)
+        self._may_change = run is not None if change is None else change
+        self._run_settings = {key: value for key, value in settings.items() if key in own}
+        self._run_settings |= {"seed": seed, "device": device}
+        self._asked, self._usual = preset, usual
+        self._settle(stored_run(self.run_folder, self.agent_name))
         self._saved_in: Path | None = None
+        self._stored_environment: Mapping[str, Any] | None = None
         self._trained = False
         self._code_of_run: Mapping[str, str] | None = None
         self._updates: int | None = None
         self._longest_episode: int | None = None
         self._vectorization: Vectorization = self._settings.get("vectorization", "auto")
         self._agent: Any = None
+        self._adapter: EnvironmentAdapter | None = None
+
+    def _settle(self, stored: StoredRun | None) -> None:
+        """Fills in the settings that nobody chose: those of a run that is there, else those of the preset."""
+        name, own = self.agent_name, {field.name for field in fields(self.settings_class)}
+        self.preset, values = run_defaults(name, self._asked, self._usual, stored, self.interface)
+        if self.source.kind == "object":
+            values["num_envs"] = 1
+        self._settings = {key: value for key, value in values.items() if key in own} | self._run_settings
+        mine = {field.name for field in fields(config_class(name))}
+        mine_by_default = {key: value for key, value in values.items() if key in mine}
+        self.config = make_config(name, {**mine_by_default, **self._chosen}, preset=None)
+
+    @property
+    def adapter(self) -> EnvironmentAdapter:
+        """An environment with the wrappers of training, made when it is first asked for; `learn` closes it.
+
+        Raises:
+            EnvironmentProblem: it cannot be made, or only a file names the module that it is in.
+            ConfigError: it was a function or an object, and the agent was loaded without it.
+        """
+        if self._adapter is None:
+            self._adapter = self.translator if self.source.kind == "object" else self.source.make()
+        return self._adapter
 
     @property
     def agent(self) -> Any:
@@ -135,12 +164,25 @@ class Learner:
         """A new agent on the device."""
         return self.config.build(self.interface).to(self._device)
 
-    def learn(self, steps: int | None = None, *, progress: bool = True) -> Learner:
+    def learn(
+        self,
+        steps: int | None = None,
+        *,
+        progress: bool = True,
+        from_: str | Path | None = None,
+        from_checkpoint: str = "best",
+        from_replay: bool = False,
+    ) -> Learner:
         """Trains until the run has made `steps` environment steps, resuming from its last checkpoint.
 
         Args:
             steps: environment steps at the end, counted from the beginning of the run; by default as the preset says.
             progress: show a progress bar.
+            from_: run folder or saved agent whose weights a new run begins with. It must have learned with the same
+                observations and actions, perhaps in another environment (curriculum, fine-tuning). The agent's
+                settings are those of that run unless they were given.
+            from_checkpoint: in a run folder `best`, `latest`, or the name of a checkpoint.
+            from_replay: begin with the experience of that run, too; it must have as many environments.
 
         Returns:
             The learner itself, with the newest weights.
@@ -151,12 +193,24 @@ class Learner:
         """
         if self._saved_in is not None:
             raise ConfigError(
-                f"{self._saved_in} holds weights only, neither optimiser state nor experience, so learning cannot go "
-                f"on from it; load the run folder that it came from"
+                f"{self._saved_in} holds weights only, neither optimizer state nor experience, so its run cannot be "
+                f"resumed from it; load the run folder that it came from, or begin a new run with learn(from_=...)"
             )
+        self.close()
+        origin = None if from_ is None else Origin(Path(from_), from_checkpoint, from_replay)
+        if stored_run(self.run_folder, self.agent_name) is None and origin is not None:
+            self._settle(stored_run(origin.path, self.agent_name))
         settings = TrainSettings(**{**self._settings, **({} if steps is None else {"steps": steps})})
-        source, folder = self._source_of_run(), self.run_folder
-        trainer = Trainer(self.config, settings, source, folder, visible=progress, preset=self.preset)
+        trainer = Trainer(
+            self.config,
+            settings,
+            self._source_of_run(),
+            self.run_folder,
+            visible=progress,
+            preset=self.preset,
+            change=self._may_change,
+            origin=origin,
+        )
         try:
             complete = trainer.run()
         finally:
@@ -209,31 +263,107 @@ class Learner:
 
     def _play(self, episodes: int, seed: int, **options: Any) -> Evaluation:
         """See `evaluate` of `reverie.training.evaluation`; how environments are stepped is chosen once."""
-        self._vectorization = evaluation.settle_vectorization(self._vectorization, self.source, episodes, seed)
-        options |= {"vectorization": self._vectorization, "longest": self._longest_episode}
+        if self._lanes() != 1:
+            self._vectorization = evaluation.settle_vectorization(self._vectorization, self.source, episodes, seed)
+        if self._adapter is not None:
+            self.close()
+        options |= {"vectorization": self._vectorization, "longest": self._longest_episode, "num_envs": self._lanes()}
         return evaluation.evaluate(self.agent, self.source, episodes, seed, **options)
 
     def predict(
-        self, observation: Any, state: PolicyState | None = None, *, deterministic: bool = False
+        self,
+        observation: Any,
+        state: PolicyState | None = None,
+        *,
+        deterministic: bool = False,
+        episode_start: Any = None,
     ) -> tuple[Any, PolicyState]:
-        """Chooses an action for one observation of the environment, as `evaluate` does.
+        """Chooses an action for one observation of the environment, or for a batch, as `evaluate` does.
 
-        Sampling follows PyTorch's global seed: after the same `torch.manual_seed` the same actions are chosen.
+        The environment is not needed for it. Sampling follows PyTorch's global seed: after the same
+        `torch.manual_seed` the same actions are chosen.
 
         Args:
-            observation: as the environment returns it; with `pixels=True` a frame of its `render()`.
+            observation: as the environment returns it; with `pixels=True` a frame of its `render()`. For a batch its
+                arrays have an axis [N] in front, as those of a vector environment have.
             state: what the previous call returned; None at the beginning of an episode.
             deterministic: take most likely latents and actions; by default as in the agent's paper: DreamerV3 samples
                 both, the agents before it sample latents and take the most likely actions.
+            episode_start: bool, or bool [N] for a batch, whether the observation begins an episode; by default where
+                there is no state.
 
         Returns:
-            An action as the environment takes it, and the state for the next call.
+            An action as the environment takes it, or a batch of them, and the state for the next call.
+
+        Raises:
+            EnvironmentProblem: an observation does not fit its space.
+            ConfigError: the state is of another number of observations.
         """
-        parts = {name: value[None] for name, value in self.adapter.encode_observation(observation).items()}
-        device = self.agent.device
-        is_first = torch.tensor([state is None], device=device)
+        count, parts = self._encoded(observation)
+        device, lanes = self.agent.device, count or 1
+        if state is not None and state.action.shape[0] != lanes:
+            raise ConfigError(
+                f"predict got {lanes} observations and the state of {state.action.shape[0]}; give what the previous "
+                f"call for as many observations returned, or None"
+            )
+        begins = np.broadcast_to(state is None if episode_start is None else episode_start, lanes).astype(np.bool_)
+        is_first = torch.from_numpy(begins.copy()).to(device)
         action, state = self.agent.act(to_tensors(parts, device), is_first, state, deterministic)
-        return self.adapter.decode_action(action[0].float().cpu().numpy()), state
+        decoded = [self.translator.decode_action(flat) for flat in action.float().cpu().numpy()]
+        return decoded[0] if count is None else join_batch(self._action_space, decoded), state
+
+    def latents(self, observations: Any, actions: Any = None, *, deterministic: bool = True) -> np.ndarray:
+        """What the world model makes of observations: features for other programs, such as a probe or a classifier.
+
+        Args:
+            observations: a batch [N, ...] in the structure of the observation space, as `predict` takes it.
+            actions: a batch of N actions, each taken after the observation at its place; the observations are then one
+                episode in order. Without them every observation counts as the first of an episode.
+            deterministic: take the most likely latents instead of drawing them.
+
+        Returns:
+            float32 [N, F]: h and z side by side, D + S C numbers in the recurrent state-space models.
+
+        Raises:
+            EnvironmentProblem: an observation does not fit its space.
+            ConfigError: it is no batch, or there are not as many actions.
+        """
+        count, parts = self._encoded(observations)
+        if count is None:
+            raise ConfigError(
+                "latents needs a batch: observations with an axis [N] in front, such as observation[None]"
+            )
+        device, model = self.agent.device, self.agent.world_model
+        tensors = to_tensors(parts, device)
+        with torch.no_grad():
+            if actions is None:
+                first = torch.ones(count, dtype=torch.bool, device=device)
+                _, state = self.agent.act(tensors, first, None, deterministic)
+                return model.feature(state.latent).float().cpu().numpy()
+            if batch_size(self._action_space, actions) != count:
+                raise ConfigError(f"latents got {count} observations, but not as many actions; give one for each")
+            taken = [self.translator.encode_action(a) for a in split_batch(self._action_space, actions, count)]
+            features, state = [], None
+            for t, flat in enumerate(taken):
+                now = {name: value[t : t + 1] for name, value in tensors.items()}
+                _, state = self.agent.act(now, torch.tensor([t == 0], device=device), state, deterministic)
+                features.append(model.feature(state.latent))
+                state.action = torch.from_numpy(flat[None]).to(device)
+            return torch.cat(features).float().cpu().numpy()
+
+    def _encoded(self, observation: Any) -> tuple[int | None, dict[str, np.ndarray]]:
+        """How many observations a batch holds, None for a single one; and their parts [N or 1, ...]."""
+        space = self.translator.environment.observation_space
+        count = batch_size(space, observation)
+        single = [observation] if count is None else split_batch(space, observation, count)
+        if not single:
+            raise ConfigError("the batch of observations is empty; give at least one")
+        encoded = [self.translator.encode_observation(one) for one in single]
+        return count, {name: np.stack([one[name] for one in encoded]) for name in encoded[0]}
+
+    @property
+    def _action_space(self) -> gymnasium.Space[Any]:
+        return self.translator.environment.action_space
 
     def dream(
         self,
@@ -300,7 +430,8 @@ class Learner:
         lanes = 1 if num_envs is None else num_envs
         dream = Dream(self.agent.world_model, states, lanes, temperature, most_likely, draw_ends)
         kind = DreamEnv if num_envs is None else DreamVectorEnv
-        return kind(dream, self.adapter, horizon=horizon, observation=observation, render_mode=render_mode)
+        adapter = self.translator if render_mode is None else self.adapter
+        return kind(dream, adapter, horizon=horizon, observation=observation, render_mode=render_mode)
 
     def _check_trained(self) -> None:
         """Refuses to dream in a world model that knows nothing."""
@@ -323,16 +454,24 @@ class Learner:
         return {
             "agent": self.agent_name,
             "agent_config": asdict(self.config),
-            "environment": self.source.to_json(),
+            "environment": self._stored_environment or self.source.to_json(),
             "interface": self.interface.to_json(),
+            "spaces": self.source.spaces,
             "seed": self._settings["seed"],
             "updates": self._updates,
             "longest_episode": self._longest_episode,
         }
 
     def close(self) -> None:
-        """Closes the environment used for translation."""
-        self.adapter.close()
+        """Closes the environment of `adapter`, if one was made; it is made again when it is asked for."""
+        if self._adapter is not None:
+            self._adapter.close()
+        self._adapter = None
+
+    def _lanes(self) -> int | None:
+        """How many environments an evaluation may have: one where training has one, None if that is open."""
+        wanted = self._settings.get("evaluation_envs")
+        return 1 if wanted == 0 or (wanted is None and self._settings.get("num_envs") == 1) else wanted
 
 
 def _agent_settings(agent: str, settings: dict[str, Any], own: set[str]) -> dict[str, Any]:

@@ -37,12 +37,13 @@ class WorldModels(Learner):
     agent_name = "world-models"
     settings_class = PipelineSettings
 
-    def learn(self, steps: int | None = None, *, progress: bool = True) -> WorldModels:
+    def learn(self, steps: int | None = None, *, progress: bool = True, **origin: Any) -> WorldModels:
         """Runs all stages, going on where the run folder is.
 
         Args:
             steps: not used; settings such as `collect_episodes`, `memory_updates` and `generations` say how much.
             progress: show progress bars.
+            origin: not used; its settings `reuse` and `vision` take parts of other runs.
 
         Returns:
             The learner itself, with the mean of the last distribution as its controller.
@@ -56,11 +57,14 @@ class WorldModels(Learner):
                 f"world-models learns in stages, not for {steps} steps: call learn() and set collect_episodes, "
                 f"vision_epochs, memory_updates and generations instead"
             )
+        if origin.get("from_") is not None:
+            raise ConfigError("world-models takes parts of other runs by its settings reuse and vision, not by from_")
         if self._saved_in is not None:
             raise ConfigError(
-                f"{self._saved_in} holds an agent without its frames, so learning cannot go on from it; load the run "
-                f"folder that it came from"
+                f"{self._saved_in} holds an agent without its frames, so its run cannot be resumed from it; load the "
+                f"run folder that it came from"
             )
+        self.close()
         settings = PipelineSettings(**self._settings)
         source = self._source_of_run()
         training = WorldModelsTraining(self.config, settings, source, self.run_folder, visible=progress)

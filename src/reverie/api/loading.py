@@ -27,15 +27,17 @@ def load(
     time_limit: int | None = None,
     kwargs: Mapping[str, Any] | None = None,
     parts: Mapping[str, str] | None = None,
+    trust_environment: bool = False,
 ) -> Learner:
-    """A trained agent, ready to act, evaluate, dream or go on learning.
+    """A trained agent, ready to act, evaluate, dream or continue learning.
 
     What is given of the environment counts, and what is not comes from the folder. An `EnvironmentSource` is used as it
-    is.
+    is. The environment is made when it is needed: `predict` and `latents` do without it.
 
     Args:
         path: what `save` wrote, or a run folder.
-        environment: needed where the agent was trained on an environment object or function, which no file can hold.
+        environment: where the agent was trained on an environment object or function, which no file can hold, or in
+            a module that must be imported first, it is needed for all but `predict` and `latents`.
         checkpoint: in a run folder `best`, `latest`, or the name of a checkpoint.
         device: auto, cpu, cuda or cuda:N.
         pixels: observe rendered frames, or not.
@@ -44,11 +46,12 @@ def load(
         time_limit: truncate episodes after this many frames.
         kwargs: keyword arguments for the constructor or function.
         parts: name of an observation part -> what it is.
+        trust_environment: import the module that the folder names, where the environment is `module:Id`. Importing runs
+            its code, so it is not done for a folder of somebody else without being asked.
 
     Raises:
         CheckpointError: files are missing, damaged, or do not fit each other.
-        ConfigError: an environment is needed and none was given, the one given has other spaces, or settings were given
-            beside an `EnvironmentSource`.
+        ConfigError: the environment given has other spaces, or settings were given beside an `EnvironmentSource`.
     """
     target = choose_device(device)
     agent, description = load_model(Path(path), target, checkpoint)
@@ -58,6 +61,7 @@ def load(
     source = EnvironmentSource.from_json(
         known,
         environment,
+        trusted=trust_environment,
         pixels=pixels,
         image_size=image_size,
         action_repeat=action_repeat,
@@ -65,6 +69,9 @@ def load(
         kwargs=kwargs,
         parts=parts,
     )
+    as_stored = environment is None and (pixels, image_size, kwargs, parts) == (None, None, None, None)
+    if as_stored and isinstance(description.get("spaces"), dict):
+        source.translator(description["spaces"])  # from now on the recipe knows its spaces
     cls = LEARNERS[description["agent"]]
     own = {field.name for field in fields(cls.settings_class)} - {"seed", "device"}
     kept = {key: value for key, value in description.get("settings", {}).items() if key in own}
@@ -74,6 +81,7 @@ def load(
             f"the agent in {path} was trained on other observations or actions than those of {source.name}; "
             f"pass the environment it was trained on"
         )
+    learner._stored_environment = stored if as_stored else None
     if "settings" in description:
         learner._code_of_run = stored.get("code") if environment is not None else None
     else:

@@ -28,6 +28,10 @@ class DreamOptions:
     """Seed of the episodes and of sampling."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    env: str | None = None
+    """Environment in the place of the one that the folder names, with the same observations and actions."""
+    trust_environment: bool = False
+    """Import the module that the folder names, where its environment is `module:Id`, which runs the module's code."""
     output: Path | None = None
     """Name of the video, ending in .mp4 or .gif; videos/dream.mp4 in the folder by default."""
 
@@ -48,7 +52,13 @@ def main(arguments: Sequence[str]) -> int:
         )
     if options.output is not None and options.output.suffix not in ("", ".mp4", ".gif"):
         raise ConfigError(f"the video is an MP4 or a GIF, so its name must end in .mp4 or .gif, got {options.output}")
-    learner = reverie.load(options.path, checkpoint=options.checkpoint, device=options.device)
+    learner = reverie.load(
+        options.path,
+        environment=options.env,
+        checkpoint=options.checkpoint,
+        device=options.device,
+        trust_environment=options.trust_environment,
+    )
     steps = trained_steps(options.path, options.checkpoint)
     title = f"{learner.agent_name} on {learner.source.name}" + (f", step {steps:,}" if steps is not None else "")
     output = options.output or options.path / "videos" / "dream.mp4"
@@ -56,7 +66,7 @@ def main(arguments: Sequence[str]) -> int:
         with display.busy("playing"):
             result = learner.dream(options.length, options.sequences, seed=options.seed, watch=display.watch)
         with display.busy("drawing"):
-            paths = save_open_loop(result, output, Scene.of(learner.adapter), title)
+            paths = save_open_loop(result, output, Scene.of_source(learner.source), title)
     for path in paths:
         print(path)
     return 0

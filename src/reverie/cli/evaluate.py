@@ -34,6 +34,10 @@ class EvaluateOptions:
     """Seed of the episodes and of sampling."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    env: str | None = None
+    """Environment in the place of the one that the folder names, with the same observations and actions."""
+    trust_environment: bool = False
+    """Import the module that the folder names, where its environment is `module:Id`, which runs the module's code."""
     episode_limit: int | None = None
     """Decisions after which an episode is cut off; by default the time limit of the environment, or where it has none
     ten times the longest episode of training, at least 500."""
@@ -63,7 +67,13 @@ def main(arguments: Sequence[str]) -> int:
 def _play(options: EvaluateOptions, display: Display) -> Evaluation:
     import reverie
 
-    learner = reverie.load(options.path, checkpoint=options.checkpoint, device=options.device)
+    learner = reverie.load(
+        options.path,
+        environment=options.env,
+        checkpoint=options.checkpoint,
+        device=options.device,
+        trust_environment=options.trust_environment,
+    )
     return learner.evaluate(
         options.episodes,
         deterministic=options.deterministic,

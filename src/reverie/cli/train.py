@@ -42,7 +42,17 @@ class EnvironmentOptions:
     """Defaults of the other options: quick is for small tasks on a CPU within the hour, paper is the paper's protocol
     for this kind of task; without it quick on a CPU and paper on a GPU. Agents have more presets on their pages."""
     checkpoint: str | None = None
-    """Go on from this checkpoint of the run instead of its newest."""
+    """Continue from this checkpoint of the run instead of its newest."""
+    change: bool = False
+    """Continue the run with the agent's settings given here, e.g. `--change --learning-rate 1e-4`, where stored tensors
+    do not depend on them; config.json notes the change. Without it a run refuses other settings than its own."""
+    origin: Annotated[Path | None, tyro.conf.arg(name="from", metavar="RUN")] = None
+    """Begin a new run with the weights of this run folder or saved agent, which has the same observations and actions,
+    and with its settings of the agent."""
+    from_checkpoint: str = "best"
+    """Which weights of --from: best, latest, or the name of a checkpoint."""
+    from_replay: bool = False
+    """Begin with the experience of --from, too."""
     quiet: bool = False
     """Print nothing but errors and the result."""
 
@@ -89,11 +99,11 @@ def _read(agent: str, words: Sequence[str]) -> tuple[Any, EnvironmentSource, Pat
     """All options of an agent's run, the recipe for its environment, its folder, and the preset behind the defaults.
 
     What a preset says depends on the kind of task, so the words are read twice: first for the environment, then with
-    the defaults for it. A run that is resumed keeps its preset.
+    the defaults for it. A run that is resumed keeps its settings, and one that begins with another has those of that.
     """
     from reverie.agents.registry import default_preset, preset_values
     from reverie.training.device import choose_device
-    from reverie.training.run_folder import stored_preset
+    from reverie.training.stored_run import run_defaults, stored_run
 
     asked, _ = _take_option("--preset", words)
     guess = asked or default_preset(choose_device().type)
@@ -102,8 +112,10 @@ def _read(agent: str, words: Sequence[str]) -> tuple[Any, EnvironmentSource, Pat
     adapter = source.make()
     adapter.close()
     path = _run_path(options.environment, source, agent, options.settings.seed)
-    preset = asked or stored_preset(path) or default_preset(choose_device(options.settings.device).type)
-    return _parse(agent, TrainSettings, preset_values(agent, preset, adapter.interface), words), source, path, preset
+    usual, origin = default_preset(choose_device(options.settings.device).type), options.environment.origin
+    stored = stored_run(path, agent) or (stored_run(origin, agent) if origin else None)
+    preset, values = run_defaults(agent, asked, usual, stored, adapter.interface)
+    return _parse(agent, TrainSettings, values, words), source, path, preset
 
 
 def _run_path(environment: EnvironmentOptions, source: EnvironmentSource, agent: str, seed: int) -> Path:
@@ -156,11 +168,20 @@ def _options(config: type[Any], defaults: Any, settings: Any) -> type[Any]:
 def _train(options: Any, source: EnvironmentSource, path: Path, preset: str) -> int:
     from reverie.training.curves import plot_learning_curves
     from reverie.training.metrics import read_scores
+    from reverie.training.origin import Origin
     from reverie.training.trainer import Trainer
 
-    environment, visible = options.environment, not options.environment.quiet
+    environment, origin = options.environment, options.environment.origin
     trainer = Trainer(
-        options.agent, options.settings, source, path, environment.checkpoint, visible=visible, preset=preset
+        options.agent,
+        options.settings,
+        source,
+        path,
+        environment.checkpoint,
+        visible=not environment.quiet,
+        preset=preset,
+        change=environment.change,
+        origin=Origin(origin, environment.from_checkpoint, environment.from_replay) if origin else None,
     )
     try:
         complete = trainer.run()
@@ -220,7 +241,9 @@ def _train_in_stages(agent: str, words: Sequence[str]) -> int:
     options = _parse(agent, PipelineSettings, preset_values(agent, preset), words)
     environment, settings, config = options.environment, options.settings, options.agent
     if environment.checkpoint is not None:
-        raise ConfigError(f"{config.name} goes on from its newest files only; drop --checkpoint")
+        raise ConfigError(f"{config.name} continues from its newest files only; drop --checkpoint")
+    if environment.change or environment.origin is not None:
+        raise ConfigError(f"{config.name} takes parts of other runs by --reuse and --vision; drop --from and --change")
     source = _source(environment, agent)
     path = _run_path(environment, source, agent, settings.seed)
     training = WorldModelsTraining(config, settings, source, path, visible=not environment.quiet)

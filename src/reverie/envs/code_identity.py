@@ -214,9 +214,12 @@ class _Pieces:
                 if (value.__name__, key) not in self._seen_of_modules:
                     self._seen_of_modules.add((value.__name__, key))
                     self._add_global(vars(value), key, f"module {value.__name__}", attributes)
-        elif isinstance(value, CODE) or (isinstance(value, CONSTANT) and not is_set_by_functions(namespace, name)):
+            return
+        statements = assignments(namespace, name)
+        constant = isinstance(value, CONSTANT) and len(statements) <= 1 and not is_set_by_functions(namespace, name)
+        if constant or isinstance(value, CODE):
             self.add(value, f"{name} of {title}")
-        elif statements := assignments(namespace, name):
+        elif statements:
             self._put(f"{name} of {title}", digest("source", "\n".join(statements)))
 
     def _add_object(self, value: Any, name: str) -> None:

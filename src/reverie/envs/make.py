@@ -21,6 +21,7 @@ from reverie.envs.code_identity import ADDRESS, describe_code
 from reverie.envs.extras import missing_package, register_suite
 from reverie.envs.images import MAXIMUM_IMAGE_SIDE, MINIMUM_IMAGE_SIDE, PartKind
 from reverie.envs.source_code import is_installed_module
+from reverie.envs.stored_spaces import SpacesOnly, space_from_json, space_to_json
 from reverie.envs.wrappers import ActionRepeat, RenderedObservation, ResizeImages
 from reverie.errors import ConfigError, EnvironmentProblem, ReverieError
 
@@ -86,6 +87,7 @@ class EnvironmentSource:
         kwargs: keyword arguments for the constructor or function.
         parts: name of an observation part -> what it is, where its space does not tell: `image`, `image:AXES`, `vector`
             or `discrete`.
+        trusted: whether a module that an id names may be imported: yes if the user named it, not if a file did.
 
     Raises:
         EnvironmentProblem: if `environment` is none of the three.
@@ -99,6 +101,7 @@ class EnvironmentSource:
     time_limit: int | None = None
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     parts: Mapping[str, str] = field(default_factory=dict)
+    trusted: bool = field(default=True, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image_size", _checked_image_size(self.image_size))
@@ -157,11 +160,26 @@ class EnvironmentSource:
             if module and is_installed_module(module):
                 return {}
             if module:
+                self._require_trust()
                 importlib.import_module(module)
             specification = gymnasium.registry.get(bare)
             return describe_code(specification, kwargs) if specification is not None else {}
         except ImportError as error:
             raise missing_package(self.environment, str(error)) from error
+
+    def _require_trust(self) -> None:
+        """Refuses to import a module that only a file names, for importing runs its code.
+
+        Raises:
+            EnvironmentProblem: says how to allow it.
+        """
+        module, _, bare = str(self.environment).rpartition(":")
+        if module and not self.trusted and bare not in gymnasium.registry:
+            raise EnvironmentProblem(
+                f"the files of the agent name the environment {self.environment!r}, whose module {module!r} would be "
+                f"imported and run: if you trust them, name it yourself with --env {self.environment} (in Python "
+                f"environment={self.environment!r}), or give --trust-environment (trust_environment=True)"
+            )
 
     def with_code(self, code: Mapping[str, str]) -> EnvironmentSource:
         """The same recipe, to be taken for the code of that description."""
@@ -189,13 +207,48 @@ class EnvironmentSource:
                 os.environ.setdefault("MUJOCO_GL", "egl")
         base = self._make_base(frames)
         try:
-            return EnvironmentAdapter(
-                self._wrapped(base), name=self.name, owns_environment=self.kind != "object", parts=self.parts
-            )
+            adapter = self._adapter(base)
         except ReverieError:
             if self.kind != "object":
                 base.close()
             raise
+        self.__dict__["spaces"] = _spaces_of(base)
+        return adapter
+
+    def _adapter(self, base: Environment) -> EnvironmentAdapter:
+        """The adapter of an environment without our wrappers."""
+        owns = self.kind != "object"
+        return EnvironmentAdapter(self._wrapped(base), name=self.name, owns_environment=owns, parts=self.parts)
+
+    @functools.cached_property
+    def spaces(self) -> dict[str, Any]:
+        """Observation and action space as JSON, before our wrappers; known once an environment was made.
+
+        Raises:
+            EnvironmentProblem: no environment was made yet, and none can be made now.
+        """
+        self.make().close()
+        return self.__dict__["spaces"]
+
+    def translator(self, stored: Mapping[str, Any] | None = None) -> EnvironmentAdapter:
+        """An adapter without an environment, which only translates observations and actions.
+
+        Args:
+            stored: `spaces` from a file; without it they are those of this recipe.
+
+        Raises:
+            EnvironmentProblem: the stored spaces are damaged.
+        """
+        described = self.spaces if stored is None else stored
+        try:
+            observation, action = (space_from_json(described[name]) for name in ("observation", "action"))
+        except (KeyError, TypeError, ValueError, AttributeError, AssertionError, OverflowError, MemoryError) as error:
+            raise EnvironmentProblem(
+                f"the stored spaces of {self.name!r} are damaged ({type(error).__name__}: {error}); name the "
+                f"environment again with environment=... or --env"
+            ) from error
+        self.__dict__["spaces"] = dict(described)
+        return self._adapter(SpacesOnly(observation, action))
 
     def to_json(self) -> dict[str, Any]:
         """The recipe as plain JSON types.
@@ -241,20 +294,23 @@ class EnvironmentSource:
     def from_json(
         data: Mapping[str, Any],
         environment: EnvironmentSource | str | Environment | Callable[..., Environment] | None = None,
+        *,
+        trusted: bool = False,
         **settings: Any,
     ) -> EnvironmentSource:
         """Inverse of `to_json`.
 
         Args:
             data: what `to_json` gave.
-            environment: takes the place of the stored environment; needed if that was a function, an object, or had
-                keyword arguments that JSON cannot hold. A recipe is used as it is, and nothing of `data`.
+            environment: takes the place of the stored environment. Where that was a function, an object, or had keyword
+                arguments that JSON cannot hold, `make` says that it is needed. A recipe is used as it is, and nothing
+                of `data`.
+            trusted: whether a module that only `data` names may be imported.
             settings: fields of the recipe that take the place of the stored ones; None leaves the stored one. Stored
                 keyword arguments that a given function does not take, or has values for, are dropped.
 
         Raises:
-            ConfigError: if the environment cannot be rebuilt and none was given, or a recipe was given with settings
-                beside it.
+            ConfigError: if a recipe was given with settings beside it.
         """
         given = {name: value for name, value in settings.items() if value is not None}
         if isinstance(environment, EnvironmentSource):
@@ -265,9 +321,10 @@ class EnvironmentSource:
             return environment
         if environment is None and not data["rebuildable"] and not (data["kind"] == "id" and "kwargs" in given):
             reason = "keyword arguments that JSON cannot hold" if data["kind"] == "id" else f"a Python {data['kind']}"
-            raise ConfigError(
+            environment = AbsentEnvironment(
+                str(data["environment"]),
                 f"the environment {data['environment']!r} was made from {reason} and cannot be rebuilt from the saved "
-                f"configuration: pass it again in Python, reverie.load(folder, environment=...)"
+                f"configuration: pass it again in Python, reverie.load(folder, environment=...)",
             )
         stored = {name: data[name] for name in ("pixels", "image_size", "action_repeat", "time_limit")}
         if stored["image_size"] is not None:
@@ -275,7 +332,9 @@ class EnvironmentSource:
         if data["plain_kwargs"]:
             stored["kwargs"] = _fitting(data["kwargs"], environment)
         stored["parts"] = data.get("parts", {})
-        return EnvironmentSource(data["environment"] if environment is None else environment, **{**stored, **given})
+        if environment is None:
+            return EnvironmentSource(data["environment"], **{**stored, "trusted": trusted, **given})
+        return EnvironmentSource(environment, **{**stored, **given})
 
     def for_worker(self) -> bytes:
         """The recipe as bytes for a worker process of this program, together with the registration of its id.
@@ -359,6 +418,7 @@ class EnvironmentSource:
 
     def _make_from_id(self, environment_id: str, frames: bool) -> Environment:
         """An environment from Gymnasium's registry."""
+        self._require_trust()
         register_suite(environment_id)
         kwargs = dict(self.kwargs)
         try:
@@ -375,6 +435,35 @@ class EnvironmentSource:
             raise _unknown(environment_id) from error
         except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
             raise missing_package(environment_id, str(error)) from error
+
+
+def _spaces_of(environment: Environment) -> dict[str, Any]:
+    """Both spaces as JSON."""
+    return {
+        "observation": space_to_json(environment.observation_space),
+        "action": space_to_json(environment.action_space),
+    }
+
+
+class AbsentEnvironment:
+    """Stands for a function or an object that no file can hold; making it says what is needed.
+
+    Args:
+        name: of the environment.
+        sentence: what to say.
+    """
+
+    def __init__(self, name: str, sentence: str) -> None:
+        self.__module__, _, self.__qualname__ = name.rpartition(".")
+        self._sentence = sentence
+
+    def __call__(self, **_: Any) -> Environment:
+        """Refuses.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(self._sentence)
 
 
 def as_source(environment: EnvironmentSource | str | Environment | Callable[..., Environment]) -> EnvironmentSource:

@@ -150,8 +150,8 @@ def restore_random(state: Mapping[str, Any]) -> np.random.Generator:
 
 
 def _compare_layouts(saved: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    """Raises CheckpointError with the first difference between two layouts."""
-    for key in ("num_envs", "length", "storage"):
+    """Raises CheckpointError with the first difference between two layouts; windows may have another length."""
+    for key in ("num_envs", "storage"):
         if saved[key] != expected[key]:
             raise CheckpointError(
                 f"The replay was saved with {key}={saved[key]!r}, but is restored with {key}={expected[key]!r}; "

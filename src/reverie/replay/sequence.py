@@ -285,8 +285,9 @@ class SequenceReplay:
     def restore(self, manifest: Mapping[str, Any], *, verify: bool = True) -> None:
         """Brings the replay to the state of a save: contents, random state, online queue.
 
-        The replay must have the fields, environments, length, storage and folder of the saved one; its chunk size
-        is taken over. With a smaller capacity the oldest rows are forgotten at the next `add`.
+        The replay must have the fields, environments, storage and folder of the saved one; its chunk size is taken
+        over. With a smaller capacity the oldest rows are forgotten at the next `add`; with windows of another length
+        the online queue begins with the rows that are added from now on.
 
         Args:
             manifest: what `save` returned.
@@ -310,7 +311,8 @@ class SequenceReplay:
         self._use_chunk_rows(saved.chunk_rows)
         self._files, self._store = files, store
         self._first, self._end = saved.first_row, saved.end_row
-        self._online_cursor = saved.online_cursor
+        same_windows = saved.layout["length"] == self.length
+        self._online_cursor = saved.online_cursor if same_windows else self._end // self.length * self.num_envs
         self._closed_rows = list(saved.closed_rows)
         self._episode_starts = np.array(saved.episode_starts, np.int64)
         self._random = restore_random(saved.random)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -38,6 +40,7 @@ class Collector:
     Attributes:
         episodes: how many have ended.
         longest: steps of the longest of them, 0 before the first; None if a run began before this was kept.
+        broken: an environment failed in the middle of a step, so the open episodes cannot be continued.
     """
 
     def __init__(self, agent: ImaginationAgent, pool: EnvironmentPool, replay: SequenceReplay) -> None:
@@ -48,6 +51,8 @@ class Collector:
         self.finished: list[tuple[float, int]] = []
         self.episodes = 0
         self.longest: int | None = 0
+        self.broken = False
+        self._episode_index = pool.episodes
 
     def collect(self, purpose: Purpose = "experience") -> int:
         """Acts once in every environment and returns the number of environment steps that this made.
@@ -64,7 +69,9 @@ class Collector:
         row = {name: getattr(self.steps, name) for name in ("reward", *FLAGS)}
         stored = {name: value.cpu().numpy() for name, value in self.agent.stored_latents(state.latent).items()}
         self.replay.add({**self.steps.observation, **row, "action": action, **stored})
+        self.broken = True
         self.steps = self.pool.step(action)
+        self.broken, self._episode_index = False, self.pool.episodes
         began = self.steps.is_first
         self.totals = np.where(began, 0.0, self.totals + self.steps.reward)
         self.lengths = np.where(began, 0, self.lengths + 1)
@@ -91,12 +98,13 @@ class Collector:
     def state(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         """Everything that a checkpoint must keep: plain JSON data, and tensors."""
         data = {
-            "episode_index": self.pool.episodes.tolist(),
+            "episode_index": self._episode_index.tolist(),
             "totals": self.totals.tolist(),
             "lengths": self.lengths.tolist(),
             "finished": self.finished,
             "episodes": self.episodes,
             "longest": self.longest,
+            "broken": self.broken,
         }
         tensors = {f"observation.{name}": torch.from_numpy(v) for name, v in self.steps.observation.items()}
         tensors |= {name: torch.from_numpy(np.ascontiguousarray(getattr(self.steps, name))) for name in FLAGS}
@@ -123,19 +131,37 @@ class Collector:
             dtype = self.agent.compute_dtype
             latent = self.policy_state.latent
             latent.deterministic, latent.stochastic = latent.deterministic.to(dtype), latent.stochastic.to(dtype)
-        episodes = np.array(data["episode_index"])
-        if self._repeat_episodes(episodes, tensors):
+        episodes, broken = np.array(data["episode_index"]), data.get("broken", False)
+        if not broken and self._repeat_episodes(episodes, tensors):
             self.totals, self.lengths = np.array(data["totals"]), np.array(data["lengths"])
             return True
         self.replay.close_episodes()
-        self.steps = self.pool.start_new_episodes(episodes + 1)
-        self.totals, self.lengths = np.zeros(self.pool.num_envs), np.zeros(self.pool.num_envs, np.int64)
+        self._begin_episodes(episodes + 1)
+        if broken:
+            return False
         warnings.warn(
             "the environment did not return to where it was by repeating its actions; the episodes that were open at "
             "the checkpoint count as truncated and new ones begin",
             stacklevel=2,
         )
         return False
+
+    @contextlib.contextmanager
+    def lend(self) -> Iterator[EnvironmentPool]:
+        """The environments for another purpose; afterwards they are brought back as `restore` does."""
+        data, tensors = self.state()
+        yield self.pool
+        self.restore(data, tensors)
+
+    def begin_episodes(self) -> None:
+        """Closes the open episodes as truncated and begins new ones, with which a run can continue from other rows."""
+        self.replay.close_episodes()
+        self._begin_episodes(self._episode_index)
+
+    def _begin_episodes(self, episodes: np.ndarray) -> None:
+        self.steps = self.pool.start_new_episodes(episodes)
+        self.broken, self._episode_index = False, self.pool.episodes
+        self.totals, self.lengths = np.zeros(self.pool.num_envs), np.zeros(self.pool.num_envs, np.int64)
 
     def _repeat_episodes(self, episodes: np.ndarray, tensors: dict[str, torch.Tensor]) -> bool:
         actions = self.replay.current_episodes()
@@ -149,5 +175,5 @@ class Collector:
         same &= all(
             np.array_equal(value, tensors[f"observation.{name}"].numpy()) for name, value in steps.observation.items()
         )
-        self.steps = steps
+        self.steps, self._episode_index = steps, episodes
         return same

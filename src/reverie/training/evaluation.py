@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,8 +21,10 @@ EVALUATION_SEED = 1_000_003
 """Added to the seed of a run, so that no evaluation plays an episode that was trained on."""
 EPISODE_LIMIT = 10_000
 """Decisions after which an evaluated episode is cut off where nothing is known about the lengths of episodes."""
+EPISODES_PER_SEED = 10**9
+"""Episodes with seeds of their own, for evaluations in environments that are used for training, too."""
 LEAST_LIMIT, TIMES_LONGEST = 500, 10
-"""The same where training knows them: so many times its longest episode, and at least so many decisions."""
+"""The limit where training knows the lengths: so many times its longest episode, and at least so many decisions."""
 RECORDED_STEPS = 100
 """Longest beginning of an episode that is recorded."""
 
@@ -153,12 +156,13 @@ def play(
     stop: Callable[[], bool] = lambda: False,
     limit: int = EPISODE_LIMIT,
     watch: Callable[[Playing], None] | None = None,
+    first_episode: int = 0,
 ) -> Evaluation:
     """Plays episodes in a pool, the same number (give or take one) in each environment, so that none counts for more.
 
     Args:
         agent: acts.
-        pool: fresh environments.
+        pool: environments, whose present episodes are left.
         episodes: number of episodes.
         deterministic: take most likely latents and actions; by default as in the agent's paper.
         record: of how many episodes to keep the beginning.
@@ -166,13 +170,14 @@ def play(
         stop: asked before every step; once it says true, only the episodes finished so far are returned.
         limit: decisions after which an episode is cut off.
         watch: called after every step with how far it is.
+        first_episode: index of the first episode of each environment, which gives its seed.
     """
     quota = np.full(pool.num_envs, episodes // pool.num_envs)
     quota[: episodes % pool.num_envs] += 1
     result = Evaluation([], [], deterministic, limit=limit)
     totals, lengths = np.zeros(pool.num_envs), np.zeros(pool.num_envs, int)
     rows: list[list[dict[str, np.ndarray]]] = [[] for _ in range(pool.num_envs)]
-    steps, state = pool.reset(), None
+    steps, state = pool.start_new_episodes(np.full(pool.num_envs, first_episode)), None
     taken = 0
     while len(result.returns) < episodes and not stop():
         action, state = act(agent, steps, state, deterministic)
@@ -229,8 +234,10 @@ def evaluate(
     limit: int | None = None,
     longest: int | None = None,
     watch: Callable[[Playing], None] | None = None,
+    num_envs: int | None = None,
+    pool: EnvironmentPool | None = None,
 ) -> Evaluation:
-    """Plays episodes in fresh environments without touching the random state of a run; see `play` and `make_pool`.
+    """Plays episodes without touching the random state of a run; see `play` and `make_pool`.
 
     Args:
         agent: acts.
@@ -246,6 +253,8 @@ def evaluate(
             has none that of `episode_limit`, which warns if it cuts an episode off.
         longest: longest episode of training, for `episode_limit`.
         watch: see `play`.
+        num_envs: fresh environments that are played side by side; by default as `side_by_side` says.
+        pool: environments to play in instead of fresh ones; what they did before is lost.
 
     Raises:
         ConfigError: no episode is wanted, or the seed is negative, or the limit is below 1.
@@ -254,13 +263,18 @@ def evaluate(
         raise ConfigError(f"episodes must be at least 1 and the seed not negative, got {episodes} and {seed}")
     if limit is not None and limit < 1:
         raise ConfigError(f"episode_limit must be at least 1, got {limit}")
-    num_envs = _side_by_side(source, episodes)
     devices = [agent.device] if agent.device.type == "cuda" else []
     seed += EVALUATION_SEED
-    with torch.random.fork_rng(devices), make_pool(source, num_envs, seed, vectorization) as pool:
+    with torch.random.fork_rng(devices), contextlib.ExitStack() as stack:
+        first = 0
+        if pool is None:
+            lanes = num_envs or side_by_side(source, episodes)
+            pool = stack.enter_context(make_pool(source, min(lanes, episodes), seed, vectorization))
+        else:
+            first = seed * EPISODES_PER_SEED
         torch.manual_seed(seed)
         most = limit or pool.time_limit or episode_limit(longest)
-        result = play(agent, pool, episodes, deterministic, record, progress, stop, most, watch)
+        result = play(agent, pool, episodes, deterministic, record, progress, stop, most, watch, first)
     if result.cut_off and limit is None:
         warnings.warn(
             f"{result.cut_off} of {len(result.returns)} evaluated episodes had not ended after {most:,} decisions and "
@@ -275,9 +289,9 @@ def settle_vectorization(
     vectorization: Vectorization, source: EnvironmentSource, episodes: int, seed: int
 ) -> Vectorization:
     """What `auto` means for so many episodes, so that it is measured once and not at every evaluation."""
-    return choose_place(source, _side_by_side(source, episodes), seed)[0] if vectorization == "auto" else vectorization
+    return choose_place(source, side_by_side(source, episodes), seed)[0] if vectorization == "auto" else vectorization
 
 
-def _side_by_side(source: EnvironmentSource, episodes: int) -> int:
-    """How many environments `evaluate` plays at once."""
+def side_by_side(source: EnvironmentSource, episodes: int) -> int:
+    """How many fresh environments `evaluate` plays at once where nobody says: one an episode, at most 16."""
     return 1 if source.kind == "object" else min(episodes, MAX_PARALLEL)

@@ -7,18 +7,38 @@ import os
 import re
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import reverie
 from reverie.envs.code_identity import code_difference
 from reverie.errors import ReverieError, RunFolderError
+from reverie.training.checkpoint import digest
 from reverie.training.files import read_json, write_json
+from reverie.training.settings import MAY_CHANGE
 
 CONFIG_FILE = "config.json"
 LOCK_FILE = ".lock"
+KEPT = ("from", "changes")
+"""Entries of `config.json` that tell the history of a run."""
 LEFTOVER = re.compile(r"\..+\.\d+\.[0-9a-f]{8}\.tmp")
 """Name of what a kill in the middle of `write_atomic` leaves."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a process found when it claimed a folder.
+
+    Attributes:
+        fingerprint: of the run, which its checkpoints carry; stays the same for the life of the run.
+        differences: section and name of a setting -> its value there and the one that is asked for.
+        kept: history of the run, as `config.json` has it.
+    """
+
+    fingerprint: str
+    differences: Mapping[tuple[str, str], tuple[Any, Any]]
+    kept: Mapping[str, Any]
 
 
 class RunFolder:
@@ -78,39 +98,80 @@ class RunFolder:
             self._lock.close()
             self._lock = None
 
-    def claim(self, config: Mapping[str, Any], identity: Mapping[str, Mapping[str, Any]]) -> None:
-        """Writes `config.json`, or checks that the one that is there describes the same run.
+    def claim(
+        self,
+        config: Mapping[str, Any],
+        identity: Mapping[str, Mapping[str, Any]],
+        defaults: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> Claim:
+        """Checks that the folder holds no run, or the one that is described, and writes `config.json` for a new one.
 
         Args:
             config: what to write; must contain `agent`, `environment` and the sections of `identity`.
             identity: section -> settings that must be equal for the folder to hold the same run.
+            defaults: the same for settings that the version which began the run may not have had yet.
+
+        Returns:
+            What was claimed; for a run that is there `settle` writes the description when it has been read.
 
         Raises:
-            RunFolderError: the folder holds another run; the message names the first setting that differs, or what of
-                the environment's code.
+            RunFolderError: the folder holds another run; the message names what of the environment's code differs.
         """
         path = self.path / CONFIG_FILE
-        if path.exists():
-            try:
-                stored = read_json(path)
-            except ReverieError as error:
-                raise RunFolderError(f"{str(error).partition(';')[0]}; {self._restore_config()}") from error
-            if not isinstance(stored, dict):
-                raise RunFolderError(f"{path} does not describe a run; {self._restore_config()}")
-            if stored.get("agent") != config["agent"]:
-                raise RunFolderError(
-                    f"{self.path} holds a run of {stored.get('agent')!r}, not of {config['agent']!r}; "
-                    f"choose another folder with --run"
-                )
-            for section, values in identity.items():
-                _compare(self.path, section, stored.get(section, {}), json.loads(json.dumps(values)))
-            difference = _other_code(stored, config["environment"]["code"])
-            if difference is not None:
-                raise RunFolderError(
-                    f"{self.path} holds a run of other code: {difference}; choose another folder (run=..., --run), "
-                    f"give the same code to resume, or continue with this code by reverie.load(folder, environment=...)"
-                )
-        write_json(path, {"version": reverie.__version__, **config})
+        plain: dict[str, dict[str, Any]] = json.loads(json.dumps(identity))
+        if not path.exists():
+            claim = Claim(digest(identity), {}, {})
+            self.settle(claim, config)
+            return claim
+        try:
+            stored = read_json(path)
+        except ReverieError as error:
+            raise RunFolderError(f"{str(error).partition(';')[0]}; {self._restore_config()}") from error
+        if not isinstance(stored, dict):
+            raise RunFolderError(f"{path} does not describe a run; {self._restore_config()}")
+        if stored.get("agent") != config["agent"]:
+            raise RunFolderError(
+                f"{self.path} holds a run of {stored.get('agent')!r}, not of {config['agent']!r}; "
+                f"choose another folder with --run"
+            )
+        difference = _other_code(stored, config["environment"]["code"])
+        if difference is not None:
+            raise RunFolderError(
+                f"{self.path} holds a run of other code: {difference}; choose another folder (run=..., --run), "
+                f"give the same code to resume, or continue with this code by reverie.load(folder, environment=...)"
+            )
+        old = json.loads(json.dumps(defaults or {}))
+        differences = {
+            (section, name): (there, value)
+            for section, values in plain.items()
+            for name, value in values.items()
+            if (there := _stored_value(stored, section, name, old, value)) != value
+        }
+        kept = {key: stored[key] for key in KEPT if key in stored}
+        return Claim(str(stored.get("fingerprint") or _first_fingerprint(stored)), differences, kept)
+
+    def settle(self, claim: Claim, config: Mapping[str, Any], **more: Any) -> None:
+        """Writes the description of the claimed run.
+
+        Args:
+            claim: what `claim` returned.
+            config: the description.
+            more: further entries.
+        """
+        entries = {"fingerprint": claim.fingerprint, **claim.kept, **more}
+        write_json(self.path / CONFIG_FILE, {"version": reverie.__version__, **config, **entries})
+
+    def refuse(self, claim: Claim, hint: str = "") -> None:
+        """Refuses settings that make it another run.
+
+        Raises:
+            RunFolderError: names the first one.
+        """
+        for (section, name), (there, here) in claim.differences.items():
+            raise RunFolderError(
+                f"{self.path} holds another run: {section} {name} is {there!r} there and {here!r} here; choose another "
+                f"folder with --run, or give the same settings to resume{hint}"
+            )
 
     def _restore_config(self) -> str:
         """What to do about a damaged configuration: the best weights have a copy of it."""
@@ -118,23 +179,26 @@ class RunFolder:
         return f"copy {copy} over it" if copy.exists() else "restore it or choose another folder with --run"
 
 
-def _compare(folder: Path, section: str, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    for key, value in wanted.items():
-        if key in stored and stored[key] != value:
-            raise RunFolderError(
-                f"{folder} holds another run: {section} {key} is {stored[key]!r} there and {value!r} here; "
-                f"choose another folder with --run, or give the same settings to resume"
-            )
+def _stored_value(
+    stored: Mapping[str, Any], section: str, name: str, defaults: Mapping[str, Mapping[str, Any]], otherwise: Any
+) -> Any:
+    """The value of a setting in a configuration, or the default of one that its version did not know."""
+    values = stored.get(section)
+    if isinstance(values, dict) and name in values:
+        return values[name]
+    return defaults.get(section, {}).get(name, otherwise)
 
 
-def stored_preset(path: Path) -> str | None:
-    """The preset of the run in a folder, if there is a run and it says so."""
-    try:
-        config = read_json(path / CONFIG_FILE) if (path / CONFIG_FILE).is_file() else {}
-    except ReverieError:
-        return None  # `RunFolder.claim` says what is wrong with the file
-    preset = config.get("preset") if isinstance(config, dict) else None
-    return preset if isinstance(preset, str) else None
+def _first_fingerprint(stored: Mapping[str, Any]) -> str:
+    """The fingerprint in the checkpoints of a run of version 0.1.0, which did not keep it in `config.json`."""
+    left_out = {"settings": MAY_CHANGE, "environment": {"parts", "code"}}
+    sections = ("agent_config", "settings", "environment", "interface")
+    identity = {}
+    for section in sections:
+        values = stored.get(section)
+        values = values if isinstance(values, dict) else {}
+        identity[section] = {k: v for k, v in values.items() if k not in left_out.get(section, ())}
+    return digest(identity)
 
 
 def _other_code(stored: Any, code: Mapping[str, str]) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from reverie.errors import ConfigError
 
 MAY_CHANGE = {"steps", "device", "precision", "threads", "vectorization", "checkpoint_minutes", "evaluate_every"}
-MAY_CHANGE |= {"evaluation_episodes", "deterministic_evaluation", "log_every", "videos", "stop_at"}
+MAY_CHANGE |= {"evaluation_episodes", "evaluation_envs", "deterministic_evaluation", "log_every", "videos", "stop_at"}
 """Settings that may differ when a run is resumed; all others make it another run."""
 SAME_LEARNING = MAY_CHANGE | {"replay_storage"}
 """Settings that do not change what an agent learns, so that runs which differ in them alone compare as seeds."""
@@ -58,6 +58,9 @@ class TrainSettings:
     """Environment steps between evaluations; a tenth of `steps` by default, 0 for none but the last."""
     evaluation_episodes: int = 10
     """Episodes an evaluation."""
+    evaluation_envs: int | None = None
+    """Environments that play them side by side; by default one per episode, at most 16. With 0 they are those of
+    training, so that no further one is made; that is the default with one environment."""
     deterministic_evaluation: bool = False
     """Evaluate with most likely latents and actions; by default as in the papers: DreamerV3 samples both, the agents
     before it sample latents and take the most likely actions."""
@@ -78,6 +81,8 @@ class TrainSettings:
             raise ConfigError(f"checkpoint_minutes must not be negative, got {self.checkpoint_minutes}")
         if self.evaluate_every is not None and self.evaluate_every < 0:
             raise ConfigError(f"evaluate_every must not be negative, got {self.evaluate_every}")
+        if self.evaluation_envs is not None and self.evaluation_envs < 0:
+            raise ConfigError(f"evaluation_envs must not be negative, got {self.evaluation_envs}")
         check_seed(self.seed)
         if self.threads is not None and self.threads < 1:
             raise ConfigError(f"threads must be at least 1, got {self.threads}")
@@ -86,6 +91,11 @@ class TrainSettings:
     def evaluation_interval(self) -> int:
         """Environment steps between evaluations, 0 for none but the last."""
         return max(self.steps // 10, 1) if self.evaluate_every is None else self.evaluate_every
+
+    @property
+    def evaluates_in_training(self) -> bool:
+        """Whether evaluations are played in the environments of training."""
+        return self.evaluation_envs == 0 or (self.evaluation_envs is None and self.num_envs == 1)
 
     def identity(self) -> dict[str, Any]:
         """The settings that must stay the same when the run is resumed."""

@@ -7,7 +7,8 @@ import errno
 import shutil
 import time
 import warnings
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from reverie.envs import EnvironmentSource, make_pool
 from reverie.errors import EnvironmentProblem, ReverieError, RunFolderError
 from reverie.replay import SequenceReplay
 from reverie.tensor_files import read_tensors
-from reverie.training.checkpoint import NAME_DIGITS, Checkpoints, checkpoint_name, digest, newest_state
+from reverie.training.checkpoint import NAME_DIGITS, Checkpoints, checkpoint_name, newest_state
 from reverie.training.collector import Collector, replay_fields
 from reverie.training.device import choose_device, choose_precision
 from reverie.training.endless import REMEDY, EndlessEpisodes
@@ -32,9 +33,11 @@ from reverie.training.interruption import Interruption
 from reverie.training.memory import keep_freed_memory, warn_if_large
 from reverie.training.metrics import MetricWriter, append_scores, read_scores, truncate_scores
 from reverie.training.model_files import save_model
+from reverie.training.origin import Origin
 from reverie.training.progress import Display
-from reverie.training.run_folder import RunFolder
+from reverie.training.run_folder import Claim, RunFolder
 from reverie.training.settings import TrainSettings
+from reverie.training.stored_run import tied_to_tensors
 from reverie.training.updater import Updater
 
 VIDEO_SEQUENCES, VIDEO_LENGTH, VIDEO_FRAMES, TENSORBOARD_COLUMNS = 6, 50, 25, 3
@@ -53,6 +56,8 @@ class Trainer:
         checkpoint: name of the checkpoint to go on from; the newest by default.
         visible: show progress.
         preset: where settings that were not chosen came from, to be shown and kept.
+        change: continue the run that is there with these settings, where its tensors do not depend on them.
+        origin: another run whose weights a new run begins with.
 
     Raises:
         RunFolderError: the folder cannot be written, is in use, or holds another run.
@@ -68,8 +73,11 @@ class Trainer:
         checkpoint: str | None = None,
         visible: bool = True,
         preset: str = "paper",
+        change: bool = False,
+        origin: Origin | None = None,
     ) -> None:
         self.config, self.settings, self.source, self.visible, self.preset = config, settings, source, visible, preset
+        self._may_change, self._origin = change, origin
         device = choose_device(settings.device)
         dtype = choose_precision(settings.precision, device)
         keep_freed_memory()
@@ -121,24 +129,57 @@ class Trainer:
         identity |= {"environment": self.source.identity(), "interface": interface.to_json()}
         described = {"agent": config.name, "seed": settings.seed, "preset": self.preset, **identity}
         described |= {"environment": self.source.to_json(), "settings": asdict(settings)}
-        self.folder.claim(described, identity)
+        described["spaces"] = self.source.spaces
+        defaults = {"agent_config": asdict(type(config)()), "settings": asdict(TrainSettings())}  # type: ignore[call-overload]
+        defaults["environment"] = EnvironmentSource("").identity()
+        claim = self.folder.claim(described, identity, defaults)
+        changes = self._changes(claim)
         self.description = described
-        self.checkpoints = Checkpoints(self.path, digest(identity))
+        self.checkpoints = Checkpoints(self.path, claim.fingerprint)
         self.collector = Collector(self.agent, self.pool, self.replay)
         self.updater = Updater(self.agent, self.replay, config)
         self.endless = EndlessEpisodes(config.schedule(), self.pool.time_limit, settings.num_envs)
-        position = self._resume(checkpoint)
+        history: dict[str, Any] = dict(claim.kept)
+        position = self._resume(checkpoint, history)
+        if changes:
+            history["changes"] = [*history.get("changes", []), {"env_steps": self.env_steps, "settings": changes}]
+        self.folder.settle(claim, described, **history)
+        self.description |= history
         self.writer = MetricWriter(self.path, position)
         self._logged = position["env_steps"] if position else -1
 
     # ------------------------------------------------------------------ checkpoints
 
-    def _resume(self, wanted: str | None) -> dict[str, Any] | None:
+    def _changes(self, claim: Claim) -> dict[str, list[Any]]:
+        """Name -> old and new value of the settings with which the run continues.
+
+        Raises:
+            RunFolderError: a setting differs that may not change, or that nobody said may.
+        """
+        differences = {name: both for (section, name), both in claim.differences.items() if section == "agent_config"}
+        others = {key: both for key, both in claim.differences.items() if key[0] != "agent_config"}
+        if others or not self._may_change:
+            hint = "" if others else ", or --change (in Python run=... or change=True) to continue with the new value"
+            self.folder.refuse(replace(claim, differences=others or claim.differences), hint)
+        before = {name: there for name, (there, _) in differences.items()}
+        tied = tied_to_tensors(before, self.config, set(differences), self.pool.interface)
+        if tied:
+            hint = f"; the stored tensors depend on {', '.join(tied)}, so a run cannot change it"
+            self.folder.refuse(
+                replace(claim, differences={k: v for k, v in claim.differences.items() if k[1] in tied}), hint
+            )
+        for name, (there, here) in differences.items():
+            warnings.warn(f"{self.path} continues with {name} {here!r} instead of {there!r}", stacklevel=4)
+        return {name: [there, here] for name, (there, here) in differences.items()}
+
+    def _resume(self, wanted: str | None, history: dict[str, Any]) -> dict[str, Any] | None:
         """Goes back to a checkpoint, if there is one, and returns the position of the metrics there."""
         self.checkpoints.recover()
         names = self.checkpoints.names()
+        self._check_origin(history, begun=bool(names))
         if not names and wanted is None:
             truncate_scores(self.path, -1)
+            self._begin(history)
             return None
         name = names[-1] if wanted in (None, "latest") and names else str(wanted).zfill(NAME_DIGITS)
         folder, state = self.checkpoints.read(name, lambda state: self.replay.restore(state["replay"]))
@@ -154,6 +195,27 @@ class Trainer:
         truncate_scores(self.path, self._evaluated)
         self.checkpoints.forget_after(name)
         return state["metrics"]
+
+    def _check_origin(self, history: Mapping[str, Any], begun: bool) -> None:
+        """Refuses another origin than that of the run which is there."""
+        noted = Origin.from_json(history["from"]) if "from" in history else None
+        if self._origin is not None and self._origin != noted and (begun or noted is not None):
+            raise RunFolderError(
+                f"the run in {self.path} began with {noted.path if noted else 'new weights'}, so it cannot begin with "
+                f"{self._origin.path}: drop --from to resume it, or choose another folder with --run"
+            )
+        self._origin = self._origin or noted
+
+    def _begin(self, history: dict[str, Any]) -> None:
+        """Gives a new run the weights, and if wanted the experience, of another one."""
+        origin = self._origin
+        if origin is None:
+            return
+        origin.load(self.agent, self.config.name)
+        if origin.replay:
+            origin.fill(self.replay, self.path / "replay")
+            self.collector.begin_episodes()
+        history["from"] = origin.to_json()
 
     def save_checkpoint(self) -> None:
         """Makes everything durable: the run can go on from exactly here.
@@ -223,9 +285,13 @@ class Trainer:
                     self.save_checkpoint()
                 elif self.updater.updates == 0:
                     warnings.warn(self._without_update(), stacklevel=2)
-            except EnvironmentProblem:
+            except EnvironmentProblem as error:
                 self.updater.check()  # an agent that has diverged gives actions that no environment takes
-                raise
+                self.save_checkpoint()
+                raise type(error)(
+                    f"{str(error).rstrip('.')}; a checkpoint was written at step {self.env_steps:,}: repeat the "
+                    f"command to continue from there"
+                ) from error
             except OSError as error:
                 raise _no_space(self.path, error) from error
         return not self._stop
@@ -352,11 +418,6 @@ class Trainer:
 
     def _evaluate(self) -> None:
         """Plays episodes, keeps the best weights, and writes a checkpoint; nothing of it if Ctrl-C cuts it short."""
-        if self.source.kind == "object":
-            self._evaluated = self.env_steps
-            self.display.say("no evaluation: the environment was given as an object, which training itself needs")
-            self.save_checkpoint()
-            return
         self.updater.check()
         settings, longest, episodes = self.settings, self.collector.longest, self.settings.evaluation_episodes
         if longest == 0 and self.pool.time_limit is None and not read_scores(self.path):
@@ -364,8 +425,10 @@ class Trainer:
                 f"no episode has ended in {self.env_steps:,} steps, so evaluated ones are cut off after "
                 f"{episode_limit(longest):,} decisions; if they never end, {REMEDY}"
             )
-        self.vectorization = settle_vectorization(self.vectorization, self.source, episodes, settings.seed)
-        with self.display.busy("evaluating"):
+        lent = self.source.kind == "object" or settings.evaluates_in_training
+        if not lent:
+            self.vectorization = settle_vectorization(self.vectorization, self.source, episodes, settings.seed)
+        with self.display.busy("evaluating"), self.collector.lend() if lent else contextlib.nullcontext() as pool:
             result = evaluate(
                 self.agent,
                 self.source,
@@ -377,6 +440,8 @@ class Trainer:
                 vectorization=self.vectorization,
                 longest=longest,
                 watch=self.display.watch,
+                num_envs=settings.evaluation_envs,
+                pool=pool,
             )
         if self._stop:
             return

@@ -155,4 +155,7 @@ class Updater:
         self.names, self.count = data["names"], data["count"]
         self.sums = tensors["sums"].to(self.agent.device) if "sums" in tensors else None
         latents = {name[8:]: value for name, value in tensors.items() if name.startswith("latents.")}
-        self._latents = (tensors["latents_index"].numpy(), latents) if latents else None
+        # After a change of the window's length the latents of the last update have no rows to go to.
+        steps = self.replay.length - self.agent.replay_context
+        fits = bool(latents) and all(value.shape[1] == steps for value in latents.values())
+        self._latents = (tensors["latents_index"].numpy(), latents) if fits else None

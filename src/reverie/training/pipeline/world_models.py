@@ -171,7 +171,10 @@ class WorldModelsTraining:
         described = {"agent": config.name, "seed": settings.seed, **identity, "environment": self.source.to_json()}
         free = may_change_in_stages(config.iterations)
         fixed = {key: value for key, value in asdict(config).items() if key not in free}
-        self.folder.claim(described, {**identity, "agent_config": fixed})
+        defaults = {"agent_config": asdict(WorldModelsConfig()), "environment": EnvironmentSource("").identity()}
+        claim = self.folder.claim(described, {**identity, "agent_config": fixed}, defaults)
+        self.folder.refuse(claim)
+        self.folder.settle(claim, described)
         self.search = ControllerSearch(controller, self.controller.count, config, settings.seed)
         if other is not None and taken is not None:
             self.search.begin(taken.iterations - 1)
