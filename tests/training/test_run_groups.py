@@ -188,3 +188,14 @@ def test_groups_of_several_tasks_share_colors(tmp_path):
     groups = group_runs(with_defaults([read_identity(folder) for folder in several(tmp_path, *variants)]))
     assert groups["Acrobot-v1"][0].name == "dreamer-v3"
     assert groups["Acrobot-v1"][0].color_key == groups[TASK][1].color_key != groups[TASK][0].color_key
+
+
+def test_another_history_is_another_group(tmp_path):
+    """Runs whose settings agree in the end, but which began with another run or were changed on the way."""
+    folders = [describe(tmp_path / str(number), seed=number) for number in range(3)]
+    rewrite(folders[1], lambda c: c.update({"from": {"run": "runs/a", "env_steps": 60, "replay": False}}))
+    rewrite(folders[2], lambda c: c.update({"changes": [{"env_steps": 40, "settings": {"entropy": [0.1, 0.2]}}]}))
+    (groups,) = group_runs(with_defaults([read_identity(folder) for folder in folders])).values()
+    assert len(groups) == 3
+    names = " ".join(group.name for group in groups)
+    assert "runs/a" in names and "entropy" in names

@@ -100,13 +100,27 @@ def read_identity(folder: Path, label: str | None = None) -> RunIdentity:
         values |= {(section, name): _frozen(value) for name, value in _section(config, section).items()}
     values |= {("environment", k): _frozen(value) for k, value in environment.items() if k not in _BOOKKEEPING}
     values |= {("kwargs", name): _frozen(value) for name, value in _section(environment, "kwargs").items()}
-    values |= _parts(_section(config, "interface"))
+    values |= _parts(_section(config, "interface")) | _history(config)
     seed = config.get("seed", values.get(SEED))
     seed = resolved.name if seed is None else seed
     values[SEED] = _frozen(seed)
     task = _name_in(config.get("environment")) or resolved.parent.parent.name
     agent = _name_in(config.get("agent")) or resolved.parent.name
     return RunIdentity(folder, task, agent, str(seed), values, label)
+
+
+def _history(config: Mapping[str, Any]) -> dict[Setting, Hashable]:
+    """The run that it began with, and the settings that were changed on the way, in words."""
+    history: dict[Setting, Hashable] = {}
+    origin = _section(config, "from")
+    if origin:
+        replay = " with its replay" if origin.get("replay") else ""
+        history["history", "from"] = f"{origin.get('run')} at {origin.get('env_steps')} steps{replay}"
+    changes = config.get("changes")
+    for change in changes if isinstance(changes, list) else []:
+        for name, values in _section(change, "settings").items() if isinstance(change, dict) else ():
+            history["history", f"change of {name}"] = f"{values} at step {change.get('env_steps')}"
+    return history
 
 
 def _section(config: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -169,6 +169,7 @@ class WorldModelsTraining:
                     "vision_epochs of at least 1"
                 )
         described = {"agent": config.name, "seed": settings.seed, **identity, "environment": self.source.to_json()}
+        described["spaces"] = self.source.spaces
         free = may_change_in_stages(config.iterations)
         fixed = {key: value for key, value in asdict(config).items() if key not in free}
         defaults = {"agent_config": asdict(WorldModelsConfig()), "environment": EnvironmentSource("").identity()}
