@@ -9,6 +9,8 @@ import warnings
 from pathlib import Path
 from typing import Literal
 
+from reverie.safe_files import available_memory
+
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
 
@@ -37,7 +39,7 @@ def warn_if_large(size: int, rows: int, storage: Literal["ram", "disk"], folder:
         folder: on the disk in question.
     """
     places = {"disk": shutil.disk_usage(folder).free}
-    memory = _available_memory()
+    memory = available_memory()
     if storage == "ram" and memory is not None:
         places = {"memory": memory} | places
     for place, free in places.items():
@@ -48,13 +50,3 @@ def warn_if_large(size: int, rows: int, storage: Literal["ram", "disk"], folder:
                 f"free: keep fewer steps with --replay-capacity{more}",
                 stacklevel=2,
             )
-
-
-def _available_memory() -> int | None:
-    """Bytes that can be had without swapping; None where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    values = dict(line.split(":", 1) for line in lines)
-    return int(values["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in values else None
