@@ -49,11 +49,13 @@ class Header:
         shapes: of each tensor, by name.
         types: of its numbers, as safetensors calls them.
         metadata: texts by name.
+        bytes: of all tensors.
     """
 
     shapes: dict[str, tuple[int, ...]]
     types: dict[str, str]
     metadata: dict[str, str]
+    bytes: int
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
@@ -117,7 +119,7 @@ def read_header(path: Path) -> Header:
         )
     if CHECKSUM not in metadata:
         raise CheckpointError(f"{path} carries no checksum, so it is not a file of this library")
-    return Header(shapes, types, metadata)
+    return Header(shapes, types, metadata, claimed)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

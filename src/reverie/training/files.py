@@ -17,7 +17,7 @@ import numpy as np
 from reverie.errors import ReverieError
 from reverie.safe_files import Shape, check_shape, open_regular, parse_json, read_bytes, replacing, synchronise_folder
 
-__all__ = ["read_json", "sha256", "synchronise_folder", "write_atomic", "write_json"]
+__all__ = ["as_json", "read_json", "sha256", "synchronise_folder", "write_atomic", "write_json"]
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
@@ -52,13 +52,22 @@ def write_json(path: Path, value: Any) -> None:
         OSError: as for `write_atomic`.
     """
     try:
-        text = json.dumps(value, indent=2, allow_nan=False, default=_plain_type)
+        text = as_json(value, indent=2)
     except (TypeError, ValueError) as error:
         raise ReverieError(
             f"Cannot write {path}: JSON holds finite numbers, text, lists and dictionaries only ({error}); "
             "convert the value first."
         ) from error
     write_atomic(path, text + "\n")
+
+
+def as_json(value: Any, indent: int | None = None) -> str:
+    """A value as JSON text; see `write_json`.
+
+    Raises:
+        TypeError, ValueError: the value holds NaN, infinity or a type that JSON lacks.
+    """
+    return json.dumps(value, indent=indent, allow_nan=False, default=_plain_type)
 
 
 def _plain_type(value: Any) -> Any:

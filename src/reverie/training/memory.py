@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import platform
 import shutil
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+from reverie.errors import ConfigError
 from reverie.safe_files import available_memory
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
@@ -50,3 +55,53 @@ def warn_if_large(size: int, rows: int, storage: Literal["ram", "disk"], folder:
                 f"free: keep fewer steps with --replay-capacity{more}",
                 stacklevel=2,
             )
+
+
+TRAINED_COPIES = 4
+"""What learning keeps of each weight: itself, its gradient, and two moments."""
+MOST_PARAMETERS = 100_000
+"""Tensors of weights that no agent has."""
+
+
+@contextlib.contextmanager
+def limited_parameters(most_bytes: int, most: int, error: Exception) -> Iterator[None]:
+    """Within the block, modules are built only as long as their parameters stay within a limit.
+
+    Building is given up at the first parameter beyond it, before its values are set, and so before it takes memory.
+
+    Args:
+        most_bytes: of all parameters together.
+        most: how many there may be.
+        error: what to raise beyond that.
+    """
+    count, size = 0, 0
+
+    def look(module: Any, name: str, parameter: Any) -> None:
+        nonlocal count, size
+        if parameter is not None:
+            count, size = count + 1, size + parameter.nbytes
+            if count > most or size > most_bytes:
+                raise error
+
+    handle = register_module_parameter_registration_hook(look)  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def affordable_training(config_name: str) -> contextlib.AbstractContextManager[None]:
+    """Within the block, an agent is built only if there is memory to train it; see `limited_parameters`.
+
+    Args:
+        config_name: of the agent, for the error.
+    """
+    free = available_memory()
+    if free is None:
+        return contextlib.nullcontext()
+    most = free // TRAINED_COPIES
+    error = ConfigError(
+        f"this {config_name} has more than {most / 4e6:,.0f} million weights, and training them takes more than the "
+        f"{free / 1e9:.3g} GB of memory that are free: choose smaller networks (--size, or the widths of its layers)"
+    )
+    return limited_parameters(most, MOST_PARAMETERS, error)
