@@ -7,7 +7,6 @@ Chunk `k` holds the time rows `k * chunk_rows` to `(k + 1) * chunk_rows - 1`; ea
 from __future__ import annotations
 
 import re
-import shutil
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ import numpy as np
 
 from reverie.replay.fields import Field
 from reverie.replay.files import Array, create_array_file, open_array, sync_file, sync_folder, write_rows
+from reverie.safe_files import remove_folder
 
 _CHUNK_FOLDER = re.compile(r"chunk-(\d{8,})")
 
@@ -36,6 +36,7 @@ class ChunkFiles:
         self._fields = tuple(fields)
         self._num_envs = num_envs
         self._chunk_rows = chunk_rows
+        self._names = re.compile("|".join(re.escape(field.file_name) for field in self._fields))
 
     def chunk_folder(self, index: int) -> Path:
         """Folder of a chunk."""
@@ -61,14 +62,14 @@ class ChunkFiles:
             OSError: the disk is full or not writable; no file of the chunk is left.
         """
         folder = self.chunk_folder(index)
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_folder(folder, self._names)
         folder.mkdir(parents=True)
         try:
             for field in self._fields:
                 if latents or not field.latent:
                     create_array_file(self.path(index, field), self.shape(field), field.dtype, reserve)
         except OSError:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_folder(folder, self._names)
             raise
         sync_folder(self.folder)
 
@@ -101,7 +102,7 @@ class ChunkFiles:
 
     def delete(self, index: int) -> None:
         """Deletes the files of a chunk, if there are any."""
-        shutil.rmtree(self.chunk_folder(index), ignore_errors=True)
+        remove_folder(self.chunk_folder(index), self._names)
 
     def indices(self) -> list[int]:
         """Numbers of the chunks that have a folder."""

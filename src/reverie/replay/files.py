@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reverie.errors import CheckpointError
+from reverie.safe_files import check_regular, open_regular, replacing
+from reverie.safe_files import synchronise_folder as sync_folder
 
 Array = NDArray[Any]
 
@@ -35,20 +37,9 @@ def checksum(array: Array, previous: int = 0) -> int:
     return zlib.crc32(array.data.cast("B"), previous)
 
 
-def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder durable; does nothing where folders cannot be opened (Windows)."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def sync_file(path: Path) -> None:
     """Makes the contents of a file durable, including what was written through a memory map of it."""
-    descriptor = os.open(path, os.O_RDWR)
+    descriptor = open_regular(path, os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:
@@ -61,13 +52,8 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         OSError: the file cannot be written; the old contents are still there.
     """
-    temporary = path.with_name(path.name + ".writing")
-    with open(temporary, "wb") as file:
+    with replacing(path) as temporary, open(temporary, "wb") as file:
         write_bytes(file, text.encode())
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    sync_folder(path.parent)
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -134,7 +120,7 @@ def write_rows(path: Path, first_row: int, rows: Array) -> None:
     Raises:
         OSError: the disk is full or the file cannot be written.
     """
-    with open(path, "r+b") as file:
+    with os.fdopen(open_regular(path, os.O_RDWR), "r+b") as file:
         np.lib.format.read_magic(file)
         np.lib.format.read_array_header_1_0(file)
         file.seek(file.tell() + first_row * rows[0].nbytes)
@@ -159,8 +145,8 @@ def open_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], writabl
         CheckpointError: the file is missing, unreadable, or has another shape, dtype or size.
     """
     try:
+        size = check_regular(path)
         mapped = np.lib.format.open_memmap(path, mode="r+" if writable else "r")
-        size = path.stat().st_size
     except FileNotFoundError as error:
         raise CheckpointError(
             f"The replay file {path} is missing; restore an older checkpoint or start anew."

@@ -163,7 +163,8 @@ class Trainer:
     def _restore_replay(self, state: dict[str, Any]) -> None:
         """Brings the replay back; refuses a state that is not one of a run."""
         check_shape(state, STATE_SHAPE, STATE_FILE)
-        self.replay.restore(state["replay"])
+        with damage_of(self.path / "replay"):
+            self.replay.restore(state["replay"])
 
     def _restore(self, folder: Path, state: dict[str, Any]) -> None:
         """Brings back everything but the replay from the files of a checkpoint."""
