@@ -89,10 +89,10 @@ def refuse_links(folder: Path) -> None:
                 if entry.is_dir(follow_symlinks=False):
                     pending.append(entry.path)
                 elif not entry.is_file(follow_symlinks=False):
+                    what = _name_of(entry.stat(follow_symlinks=False).st_mode)
                     raise RunFolderError(
-                        f"{entry.path} is {_name_of(entry.stat(follow_symlinks=False).st_mode)}, and nothing inside the "
-                        f"folder of a run or a saved agent is read or written through one; remove it, or put a copy of "
-                        f"what it stands for in its place"
+                        f"{entry.path} is {what}, and nothing inside the folder of a run or a saved agent is read or "
+                        f"written through one; remove it, or put a copy of what it stands for in its place"
                     )
 
 

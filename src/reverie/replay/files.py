@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from reverie.errors import CheckpointError
 from reverie.safe_files import check_regular, open_regular, replacing
-from reverie.safe_files import synchronise_folder as sync_folder
 
 Array = NDArray[Any]
 
