@@ -98,7 +98,8 @@ class Learner:
         make_config(self.agent_name, chosen, preset or default)  # a slip is said before an environment is made
         self.adapter: EnvironmentAdapter = self.source.make()
         code = self.source.code
-        self.run_folder = Path(run) if run else default_path(self.source.name, self.agent_name, seed, code)
+        chosen_folder = Path(run) if run else default_path(self.source.name, self.agent_name, seed, code)
+        self.run_folder = chosen_folder.absolute()  # an environment may change the working directory
         self.preset = preset or stored_preset(self.run_folder) or default
         self.interface = self.adapter.interface
         defaults = preset_values(self.agent_name, self.preset, self.interface)

@@ -96,12 +96,13 @@ def _read(agent: str, words: Sequence[str]) -> tuple[Any, EnvironmentSource, Pat
     from reverie.training.run_folder import stored_preset
 
     asked, _ = _take_option("--preset", words)
+    here = Path.cwd()  # making an environment may change it
     guess = asked or default_preset(choose_device().type)
     options = _parse(agent, TrainSettings, preset_values(agent, guess), words)
     source = _source(options.environment, agent)
     adapter = source.make()
     adapter.close()
-    path = _run_path(options.environment, source, agent, options.settings.seed)
+    path = here / _run_path(options.environment, source, agent, options.settings.seed)
     preset = asked or stored_preset(path) or default_preset(choose_device(options.settings.device).type)
     return _parse(agent, TrainSettings, preset_values(agent, preset, adapter.interface), words), source, path, preset
 
@@ -222,7 +223,7 @@ def _train_in_stages(agent: str, words: Sequence[str]) -> int:
     if environment.checkpoint is not None:
         raise ConfigError(f"{config.name} goes on from its newest files only; drop --checkpoint")
     source = _source(environment, agent)
-    path = _run_path(environment, source, agent, settings.seed)
+    path = Path.cwd() / _run_path(environment, source, agent, settings.seed)
     training = WorldModelsTraining(config, settings, source, path, visible=not environment.quiet)
     try:
         complete = training.run()

@@ -129,41 +129,47 @@ def write_rows(path: Path, first_row: int, rows: Array) -> None:
 
 
 def open_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], writable: bool = False) -> Array:
+    """`map_array` as a plain ndarray, since indexing `np.memmap` is several times slower."""
+    return np.asarray(map_array(path, shape, dtype, writable))
+
+
+def map_array(
+    path: Path, shape: tuple[int | None, ...], dtype: np.dtype[Any], writable: bool = False
+) -> np.memmap[Any, Any]:
     """Maps an .npy file into memory after checking that it is whole.
 
     Args:
         path: the file.
-        shape: expected shape.
+        shape: expected shape; None for a side of any length.
         dtype: expected dtype.
         writable: whether writes go to the file; otherwise the array is read-only.
 
-    Returns:
-        The mapped array, as a plain ndarray (indexing `np.memmap` is several times slower).
-
     Raises:
-        CheckpointError: the file is missing, unreadable, or has another shape, dtype or size.
+        CheckpointError: the file is missing, unreadable, no regular file, or has another shape, dtype or size.
     """
     try:
         size = check_regular(path)
         mapped = np.lib.format.open_memmap(path, mode="r+" if writable else "r")
     except FileNotFoundError as error:
-        raise CheckpointError(
-            f"The replay file {path} is missing; restore an older checkpoint or start anew."
-        ) from error
+        raise CheckpointError(f"The file {path} is missing; restore an older checkpoint or start anew.") from error
     except OSError as error:
-        raise CheckpointError(f"The replay file {path} cannot be read ({error}).") from error
+        raise CheckpointError(f"The file {path} cannot be read ({error}).") from error
     except _HEADER_ERRORS as error:
         raise damaged(path, str(error)) from error
-    if mapped.shape != shape or mapped.dtype != dtype or not mapped.flags.c_contiguous:
-        raise damaged(path, f"it holds {mapped.dtype} {mapped.shape}, expected {dtype} {shape}")
+    fits = len(mapped.shape) == len(shape) and all(
+        wanted in (None, side) for side, wanted in zip(mapped.shape, shape, strict=True)
+    )
+    if not fits or mapped.dtype != dtype or not mapped.flags.c_contiguous:
+        sides = ", ".join("any" if side is None else str(side) for side in shape)
+        raise damaged(path, f"it holds {mapped.dtype} {mapped.shape}, expected {dtype} ({sides})")
     if size != mapped.offset + mapped.nbytes:
         raise damaged(path, f"it has {size} bytes, expected {mapped.offset + mapped.nbytes}")
-    return np.asarray(mapped)
+    return mapped
 
 
 def damaged(path: Path, reason: str) -> CheckpointError:
     """The error for a file whose contents are not what was saved."""
-    return CheckpointError(f"The replay file {path} is damaged: {reason}; restore an older checkpoint or start anew.")
+    return CheckpointError(f"The file {path} is damaged: {reason}; restore an older checkpoint or start anew.")
 
 
 def _write_header(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:

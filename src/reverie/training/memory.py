@@ -16,6 +16,11 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from reverie.errors import ConfigError
 from reverie.safe_files import available_memory
 
+SAVES = 2
+"""Copies of the latents on disk besides those that the replay is counted with: two saves are kept, a third is written.
+"""
+BATCH_COPIES = 4
+"""Float32 copies that an update makes of what a batch observes: its input, its prediction, and a gradient of each."""
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
 
@@ -34,25 +39,39 @@ def keep_freed_memory() -> None:
     library.mallopt(_M_TOP_PAD, 64 * 2**20)
 
 
-def warn_if_large(size: int, rows: int, storage: Literal["ram", "disk"], folder: Path) -> None:
-    """Warns if a replay will outgrow the memory or the disk that is free now.
+def warn_if_large(
+    size: int, rows: int, storage: Literal["ram", "disk"], folder: Path, latents: int = 0, batch: int = 0
+) -> None:
+    """Warns if a replay and the batches from it will outgrow the memory or the disk that is free now.
 
     Args:
         size: bytes of the replay when full.
         rows: its steps.
         storage: where it is kept; one in memory is saved to the disk as well.
         folder: on the disk in question.
+        latents: bytes of the latents in it, which every save of a replay in memory has a copy of.
+        batch: bytes of a batch and what is computed from it.
+
+    Raises:
+        ConfigError: a single batch is larger than the free memory.
     """
-    places = {"disk": shutil.disk_usage(folder).free}
+    needs = {"disk": size + (SAVES * latents if storage == "ram" else 0)}
+    frees = {"disk": shutil.disk_usage(folder).free}
     memory = available_memory()
-    if storage == "ram" and memory is not None:
-        places = {"memory": memory} | places
-    for place, free in places.items():
-        if size > free:
-            more = ", or keep it on disk with --replay-storage disk" if place == "memory" else ""
+    if memory is not None:
+        needs, frees = {"memory": batch + (size if storage == "ram" else 0)} | needs, {"memory": memory} | frees
+        if batch > memory:
+            raise ConfigError(
+                f"one batch takes about {batch / 1e9:.3g} GB, and {memory / 1e9:.3g} GB of memory are free: lower "
+                f"--batch-size or --batch-length"
+            )
+    for place, free in frees.items():
+        if needs[place] > free:
+            more = ", or keep it on disk with --replay-storage disk" if (place, storage) == ("memory", "ram") else ""
+            what = "and the batches from it " if place == "memory" and batch else ""
             warnings.warn(
-                f"the replay of {rows:,} steps will take {size / 1e9:.3g} GB, and {free / 1e9:.3g} GB of {place} are "
-                f"free: keep fewer steps with --replay-capacity{more}",
+                f"the replay of {rows:,} steps {what}will take {needs[place] / 1e9:.3g} GB, and {free / 1e9:.3g} GB of "
+                f"{place} are free: keep fewer steps with --replay-capacity{more}",
                 stacklevel=2,
             )
 
@@ -83,7 +102,7 @@ def limited_parameters(most_bytes: int, most: int, error: Exception) -> Iterator
             if count > most or size > most_bytes:
                 raise error
 
-    handle = register_module_parameter_registration_hook(look)  # type: ignore[no-untyped-call]
+    handle = register_module_parameter_registration_hook(look)
     try:
         yield
     finally:

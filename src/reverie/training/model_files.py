@@ -191,7 +191,7 @@ def load_model(path: Path, device: torch.device, checkpoint: str = "best") -> tu
         from reverie.training.pipeline.loading import load_run
 
         with damage_of(path):
-            return load_run(path, device, checkpoint)
+            return load_run(path, read_description(path), device, checkpoint)
     for attempt in range(TRIES):
         weights = find_weights(path, checkpoint)
         try:

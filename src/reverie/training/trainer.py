@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import time
 import warnings
 from dataclasses import asdict
@@ -37,7 +38,7 @@ from reverie.training.endless import REMEDY, EndlessEpisodes
 from reverie.training.estimate import duration, time_costs
 from reverie.training.evaluation import Evaluation, episode_limit, evaluate, settle_vectorization
 from reverie.training.interruption import Interruption
-from reverie.training.memory import affordable_training, keep_freed_memory, warn_if_large
+from reverie.training.memory import BATCH_COPIES, affordable_training, keep_freed_memory, warn_if_large
 from reverie.training.metrics import MetricWriter, append_scores, read_scores, truncate_scores
 from reverie.training.model_files import save_model
 from reverie.training.progress import Display
@@ -117,7 +118,10 @@ class Trainer:
         config, settings, interface = self.config, self.settings, self.pool.interface
         fields = replay_fields(interface, self.agent.latent_fields)
         rows = min(config.replay_capacity, settings.steps)
-        warn_if_large(sum(field.bytes for field in fields) * rows, rows, settings.replay_storage, self.path)
+        size, latents = (sum(f.bytes for f in fields if f.latent or every) for every in (True, False))
+        values = sum(math.prod(field.shape) for field in fields if not field.latent)
+        batch = config.batch_size * config.batch_length * values * 4 * BATCH_COPIES
+        warn_if_large(size * rows, rows, settings.replay_storage, self.path, latents * rows, batch)
         self.replay = SequenceReplay(
             fields,
             settings.num_envs,
