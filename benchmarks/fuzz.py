@@ -41,81 +41,45 @@ from reverie.tensor_files import read_tensors, save_tensors
 
 SECONDS = 120.0
 """A try that takes longer hangs; the usual ones take a second or two."""
-TINY = [
-    "--preset",
-    "paper",
-    "--size",
-    "100k",
-    "--deterministic",
-    "16",
-    "--hidden",
-    "8",
-    "--units",
-    "8",
-    "--variables",
-    "2",
-    "--classes",
-    "4",
-    "--batch-size",
-    "2",
-    "--batch-length",
-    "8",
-    "--horizon",
-    "3",
-    "--warmup-steps",
-    "30",
-    "--replay-ratio",
-    "2",
-    "--num-envs",
-    "2",
-    "--threads",
-    "1",
-    "--log-every",
-    "20",
-    "--evaluation-episodes",
-    "1",
-    "--no-videos",
-    "--device",
-    "cpu",
-    "--quiet",
-]
-STAGES = [
-    "--preset",
-    "paper",
-    "--num-envs",
-    "2",
-    "--threads",
-    "1",
-    "--vectorization",
-    "in-process",
-    "--latent",
-    "2",
-    "--memory-units",
-    "4",
-    "--collect-episodes",
-    "3",
-    "--vision-batch",
-    "20",
-    "--memory-updates",
-    "2",
-    "--memory-batch",
-    "2",
-    "--memory-length",
-    "10",
-    "--population",
-    "4",
-    "--rollouts",
-    "1",
-    "--dream-horizon",
-    "3",
-    "--evaluate-every",
-    "1",
-    "--evaluation-episodes",
-    "1",
-    "--device",
-    "cpu",
-    "--quiet",
-]
+TINY = {
+    "preset": "paper",
+    "size": "100k",
+    "deterministic": 16,
+    "hidden": 8,
+    "units": 8,
+    "variables": 2,
+    "classes": 4,
+    "batch_size": 2,
+    "batch_length": 8,
+    "horizon": 3,
+    "warmup_steps": 30,
+    "replay_ratio": 2,
+    "num_envs": 2,
+    "threads": 1,
+    "log_every": 20,
+    "evaluate_every": 40,
+    "evaluation_episodes": 1,
+    "device": "cpu",
+}
+STAGES = {
+    "preset": "paper",
+    "num_envs": 2,
+    "threads": 1,
+    "vectorization": "in-process",
+    "latent": 2,
+    "memory_units": 4,
+    "collect_episodes": 3,
+    "vision_batch": 20,
+    "memory_updates": 2,
+    "memory_batch": 2,
+    "memory_length": 10,
+    "population": 4,
+    "rollouts": 1,
+    "dream_horizon": 3,
+    "evaluate_every": 1,
+    "evaluation_episodes": 1,
+    "device": "cpu",
+}
 DEEP = "[" * 100_000
 VALUES: list[Any] = [None, True, -1, 0, 1.5, 10**18, 2**64, 10**400, 1e308, "x", "", "../../x", [], {}, [[]], ["x"]]
 NUMBERS = ["-1", "0", "1", "nan", "inf", "1e400", str(10**18), str(2**64), "x", ""]
@@ -173,16 +137,20 @@ def make_originals(home: Path) -> Originals:
     return made
 
 
-def train_line(run: Path, steps: int) -> list[str]:
+def train_line(run: Path | str, steps: int) -> list[str]:
     """The command of the run, to begin it or to resume it."""
-    line = ["train", "dreamer-v3", "--env", "CartPole-v1", "--run", str(run), "--steps", str(steps)]
-    return [*line, "--evaluate-every", "40", *TINY]
+    line = ["train", "dreamer-v3", "--env", "CartPole-v1", "--run", str(run), "--no-videos", "--quiet"]
+    return [*line, *_words({**TINY, "steps": steps})]
 
 
 def stages_line(run: Path, generations: int) -> list[str]:
     """The same for World Models."""
-    line = ["train", "world-models", "--env", "reverie/CatchPixels-v0", "--run", str(run)]
-    return [*line, "--generations", str(generations), *STAGES]
+    line = ["train", "world-models", "--env", "reverie/CatchPixels-v0", "--run", str(run), "--quiet"]
+    return [*line, *_words({**STAGES, "generations": generations})]
+
+
+def _words(options: dict[str, Any]) -> list[str]:
+    return [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
 
 
 def content(folder: Path) -> str:
@@ -304,9 +272,8 @@ def break_json(path: Path, outside: Path, chance: random.Random) -> str:
 
 def _places(data: Any) -> Iterator[tuple[Any, Any]]:
     """Every container with every key or index in it."""
-    for key, value in list(
-        data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
-    ):
+    pairs = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    for key, value in list(pairs):
         yield data, key
         yield from _places(value)
 
@@ -392,15 +359,10 @@ def try_commands(made: Originals, place: Path, chance: random.Random) -> tuple[s
     """A command line with one or two odd words."""
     folders = ["a[/b]", "[bold]", "a b", "ä\udcff", "x" * 300, "-", "~", "a\nb", "null\0byte"]
     run = str(place.with_name("runs")) + "/" + chance.choice(["plain", *folders])
-    sizes = (
-        "units hidden deterministic variables classes batch-size batch-length horizon blocks num-envs replay-capacity"
-    )
-    numbers = [*sizes.split(), "seed", "threads", "learning-rate", "discount-horizon", "log-every", "time-limit"]
-    train = [
-        *train_line(Path("RUN"), steps=chance.choice([20, 40])),
-        f"--{chance.choice(numbers)}",
-        chance.choice(NUMBERS),
-    ]
+    numbers = ["units", "hidden", "deterministic", "variables", "classes", "batch-size", "batch-length", "horizon"]
+    numbers += ["blocks", "num-envs", "replay-capacity", "seed", "threads", "learning-rate", "discount-horizon"]
+    numbers += ["log-every", "time-limit"]
+    train = [*train_line(run, chance.choice([20, 40])), f"--{chance.choice(numbers)}", chance.choice(NUMBERS)]
     evaluate = ["evaluate", str(made.saved), "--episode-limit", "10"]
     dream = ["dream", str(made.saved), "--sequences", "1", "--length", "4"]
     output = ["--output", chance.choice(["", ".", "x.avi", "/proc/x.mp4", f"{place}/[b].mp4", str(made.saved)])]
@@ -415,10 +377,13 @@ def try_commands(made: Originals, place: Path, chance: random.Random) -> tuple[s
             ["plot", run, "--metric", chance.choice(["", "x", "loss/total"])],
             [chance.choice(["evaluate", "dream", "plot"]), run],
             ["evaluate", str(made.run), "--checkpoint", chance.choice(["best", "0", "x", "../..", "9" * 30])],
-            [*train_line(made.run, steps=70), "--checkpoint", chance.choice(["best", "0", "x", "../..", "9" * 30])],
+            [
+                *train_line(shutil.copytree(made.run, place), 70),
+                "--checkpoint",
+                chance.choice(["best", "0", "x", "../..", "9" * 30]),
+            ],
         ]
     )
-    line = [run if word == "RUN" else word for word in line]
     return f"command: {' '.join(line)[:300]!r}", lambda: main(line)
 
 
