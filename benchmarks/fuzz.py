@@ -82,6 +82,7 @@ STAGES = {
 }
 DEEP = "[" * 100_000
 VALUES: list[Any] = [None, True, -1, 0, 1.5, 10**18, 2**64, 10**400, 1e308, "x", "", "../../x", [], {}, [[]], ["x"]]
+CHECKPOINTS = ["best", "0", "x", "../..", "9" * 30]
 NUMBERS = ["-1", "0", "1", "nan", "inf", "1e400", str(10**18), str(2**64), "x", ""]
 
 
@@ -376,14 +377,12 @@ def try_commands(made: Originals, place: Path, chance: random.Random) -> tuple[s
             ["plot", str(made.run), *output],
             ["plot", run, "--metric", chance.choice(["", "x", "loss/total"])],
             [chance.choice(["evaluate", "dream", "plot"]), run],
-            ["evaluate", str(made.run), "--checkpoint", chance.choice(["best", "0", "x", "../..", "9" * 30])],
-            [
-                *train_line(shutil.copytree(made.run, place), 70),
-                "--checkpoint",
-                chance.choice(["best", "0", "x", "../..", "9" * 30]),
-            ],
+            ["evaluate", str(made.run), "--checkpoint", chance.choice(CHECKPOINTS)],
+            [*train_line(place, 70), "--checkpoint", chance.choice(CHECKPOINTS)],
         ]
     )
+    if "--checkpoint" in line and line[0] == "train":
+        shutil.copytree(made.run, place)
     return f"command: {' '.join(line)[:300]!r}", lambda: main(line)
 
 

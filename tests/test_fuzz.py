@@ -1,4 +1,4 @@
-"""What a stranger's folder, a slip on the command line or in Python leads to; `benchmarks/fuzz.py` for half a minute."""
+"""What strangers' folders and slips in commands and in Python lead to: `benchmarks/fuzz.py` for half a minute."""
 
 import importlib.util
 import sys

@@ -50,8 +50,7 @@ class FrameStore:
         unchecked: rows that an earlier process stored and `verify` has not looked at.
 
     Raises:
-        RunFolderError: the folder holds rows of other shapes, or lacks a file.
-        CheckpointError: a file is damaged.
+        RunFolderError: the folder holds rows of other shapes, or a file is missing or damaged.
     """
 
     def __init__(self, folder: Path, name: str, action_width: int, capacity: int | None) -> None:
@@ -76,7 +75,11 @@ class FrameStore:
                         f"or collect in another --run"
                     )
                 np.lib.format.open_memmap(path, "w+", dtype, (capacity, *shape)).flush()
-            array = map_array(path, (None, *shape), np.dtype(dtype), writable=True)
+            try:
+                array = map_array(path, (None, *shape), np.dtype(dtype), writable=True)
+            except CheckpointError as error:
+                reason = str(error).partition(";")[0]
+                raise RunFolderError(f"{reason}; restore it from a copy, or choose another --run") from error
             if len(array) < self.rows or (capacity is not None and len(array) != capacity):
                 raise RunFolderError(
                     f"{path} has {len(array):,} rows, expected {self.rows if capacity is None else capacity:,}; choose "
