@@ -275,14 +275,15 @@ def position_after(
     file = folder / METRICS_FILE
     for line in _lines(file) if file.exists() else ():
         try:
-            record = _parsed(line, str(file)) if line.endswith(b"\n") else None
-            known = record is not None and kept(record)
+            if not line.endswith(b"\n"):
+                break
+            record = _parsed(line, str(file))
+            after = {"env_steps": record["env_steps"], "seconds": record["seconds"], "step": step(record)}
+            if not kept(record):
+                break
         except (ReverieError, KeyError, TypeError):
-            known = False
-        if record is None or not known:
             break
-        position["metrics_bytes"] += len(line)
-        position |= {"env_steps": record["env_steps"], "seconds": record["seconds"], "step": step(record)}
+        position |= {**after, "metrics_bytes": position["metrics_bytes"] + len(line)}
     return position
 
 

@@ -240,7 +240,7 @@ def _updates(folder: Path) -> int | None:
     try:
         if (folder / STATE_FILE).is_file():
             return read_json(folder / STATE_FILE)["updater"]["updates"]
-        return read_json(folder / CONFIG_FILE).get("updates")
+        return read_description(folder).get("updates")
     except (ReverieError, KeyError, TypeError, AttributeError):
         return None
 
