@@ -10,7 +10,7 @@ import subprocess
 import gymnasium
 import pytest
 import torch
-from run_helpers import PYTHON, Walk, checkpoints, content, expect_sentence, train
+from run_helpers import PYTHON, Walk, checkpoints, content, expect_sentence, train, words
 
 import reverie
 from reverie.cli.main import main
@@ -264,6 +264,16 @@ def test_an_environment_may_change_the_working_directory(tmp_path, monkeypatch, 
     assert train("runs/a[/b]", **options) == 0
     assert f"run folder        {tmp_path}/runs/a[/b]" in capsys.readouterr().out
     assert (tmp_path / "runs" / "a[/b]" / "learning_curve.png").exists()
+
+
+def test_brackets_in_the_name_of_a_folder_are_no_markup(copied_run, capsys):
+    folder = copied_run.rename(copied_run.with_name("a[bold]b[")) / "x[/y]"
+    folder.parent.rename(folder.parent.with_name("moved"))
+    folder.parent.mkdir()
+    folder.parent.with_name("moved").rename(folder)
+    assert main([word for word in words(folder, evaluate_every=150) if word != "--quiet"]) == 0
+    printed = capsys.readouterr()
+    assert f"run folder {folder}" in printed.err and f"run folder        {folder}" in printed.out
 
 
 def test_output_that_knows_no_other_letters_than_ascii(copied_run):
