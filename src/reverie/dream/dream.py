@@ -50,7 +50,8 @@ class Dream(Generic[State]):
     ) -> None:
         if starts.count < 1 or not 1 <= lanes <= MOST_LANES:
             raise ConfigError(
-                f"a dream needs at least one start and 1 to {MOST_LANES:,} lanes, got {starts.count} and {lanes}"
+                f"a dream needs at least one start and one lane, and at most {MOST_LANES:,} lanes, got {starts.count} "
+                f"and {lanes}"
             )
         if not 0 < temperature < float("inf"):
             raise ConfigError(

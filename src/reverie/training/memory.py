@@ -105,6 +105,10 @@ def limited_parameters(most_bytes: int, most: int, error: Exception) -> Iterator
     handle = register_module_parameter_registration_hook(look)
     try:
         yield
+    except (MemoryError, RuntimeError) as failure:
+        if isinstance(failure, MemoryError) or "allocate memory" in str(failure):
+            raise error from failure  # a single parameter was too large to be asked for
+        raise
     finally:
         handle.remove()
 
