@@ -16,12 +16,13 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 # Package -> packages it may import besides itself. `reverie` is __init__.py: the version and lazy names.
 LINE = ["nn", "models", "behaviors", "agents", "dream", "training"]
-BASE = {"ops", "errors", "spaces", "tensor_files"}
+BASE = {"ops", "errors", "spaces", "safe_files", "tensor_files"}
 ALLOWED = {
     "errors": set(),
     "spaces": set(),
     "ops": set(),
-    "tensor_files": {"errors"},
+    "safe_files": {"errors"},
+    "tensor_files": {"errors", "safe_files"},
     "optim": {"ops", "errors"},
     "replay": BASE,
     "envs": BASE,

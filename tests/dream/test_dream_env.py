@@ -249,3 +249,38 @@ def test_a_loaded_agent_dreams_the_same(cartpole, tmp_path):
     first, second = (agent.dream_env(starts=4) for agent in (cartpole, reverie.load(tmp_path / "saved")))
     assert np.array_equal(first.reset(seed=0)[0], second.reset(seed=0)[0])
     assert np.array_equal(first.step(1)[0], second.step(1)[0])
+
+
+def test_a_context_longer_than_every_episode_ends_with_the_episodes(cartpole, monkeypatch):
+    from reverie.envs.pool import EnvironmentPool
+
+    taken, step = [], EnvironmentPool.step
+    monkeypatch.setattr(EnvironmentPool, "step", lambda pool, action: (taken.append(1), step(pool, action))[1])
+    with pytest.raises(ConfigError, match="smaller context"):
+        cartpole.dream_env(starts=2, context=10**9)
+    assert 0 < len(taken) < 20_000, "random episodes of CartPole have some twenty steps"
+
+
+@pytest.mark.parametrize("option", [{"seed": 2**64}, {"starts": 10**18}, {"num_envs": 10**18}, {"context": 0}])
+def test_numbers_out_of_range_are_refused(cartpole, option):
+    with pytest.raises(ConfigError):
+        cartpole.dream_env(**{"starts": 2, **option})
+
+
+@pytest.mark.parametrize("lanes", [None, 2])
+def test_a_closed_dream_takes_no_step(cartpole, lanes):
+    dream = cartpole.dream_env(lanes, starts=2)
+    dream.reset(seed=0)
+    dream.step(dream.action_space.sample())
+    dream.close()
+    for call in (dream.reset, lambda: dream.step(dream.action_space.sample())):
+        with pytest.raises(ConfigError, match="closed"):
+            call()
+
+
+@pytest.mark.parametrize("actions", [0, 1, 3])
+def test_every_lane_gets_one_action(cartpole, actions):
+    dream = cartpole.dream_env(2, starts=2)
+    dream.reset(seed=0)
+    with pytest.raises(ConfigError, match=f"got {actions} actions for 2"):
+        dream.step(np.zeros(actions, np.int64))

@@ -1,3 +1,4 @@
+import contextlib
 import io
 import json
 import math
@@ -261,7 +262,7 @@ def test_tensorboard_failure_is_raised_and_the_next_write_recovers(tmp_path, mon
     def full():
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(writer._summary_writer, "flush", full)
+    monkeypatch.setattr(writer._events, "flush", full)
     with pytest.raises(OSError, match="No space"):
         writer.flush()
     time.sleep(1.1)
@@ -308,5 +309,32 @@ def test_wrong_scores_are_refused(tmp_path):
     with pytest.raises(ValueError, match="env_steps"):
         append_scores(tmp_path, {"mean": 1.0})
     (tmp_path / "scores.json").write_text('{"mean": 1}')
-    with pytest.raises(ReverieError, match="list of evaluations"):
+    with pytest.raises(ReverieError, match="scores.json is damaged.*expected a list"):
         read_scores(tmp_path)
+
+
+def test_tensorboard_reads_in_the_order_of_steps_after_the_clock_was_set_back(tmp_path, monkeypatch):
+    def write(at, step, resume_at):
+        monkeypatch.setattr("reverie.training.event_log.time.time", lambda: at)
+        with contextlib.closing(MetricWriter(tmp_path, resume_at)) as writer:
+            writer.write(counters(step), {"x": float(step)})
+            return writer.position()
+
+    position = write(2_000_000_000.0, 10, None)
+    position = write(1_000_000_000.0, 20, position)
+    write(1_000_000_000.0, 30, position)
+    files = sorted(path.name for path in (tmp_path / "tensorboard").iterdir())
+    assert [name[20:30] for name in files] == ["2000000000", "2000000001", "2000000002"]
+    accumulator = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [event.step for event in accumulator.Scalars("x")] == [10, 20, 30]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["[" * 10**5, '{"env_steps": "1"}', '{"env_steps": 1, "x": [1]}', '{"env_steps": NaN}', "7", " " * 3 * 2**20],
+    ids=["deep", "text", "list", "nan", "number", "long"],
+)
+def test_lines_that_no_run_writes_are_refused(tmp_path, line):
+    (tmp_path / "metrics.jsonl").write_text(f'{line}\n{{"env_steps": 3}}\n')
+    with pytest.raises(ReverieError, match="Line 1 .* is damaged"):
+        read_metrics(tmp_path)

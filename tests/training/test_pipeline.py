@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -198,6 +199,75 @@ def test_collected_rows_are_whole_episodes(tmp_path):
     assert (again.rows, again.lengths, again.tried) == (store.rows, store.lengths, store.tried)
     for name, array in store.arrays.items():
         assert np.array_equal(array, again.arrays[name])
+
+
+@pytest.mark.parametrize("file", ["0_image.npy", "1_action.npy", "2_reward.npy", "4_is_terminal.npy"])
+@pytest.mark.parametrize("harm", ["missing", "altered", "cut", "header"])
+def test_frames_that_are_not_those_that_were_stored_are_named(tmp_path, file, harm):
+    random_store(tmp_path / "a")
+    path = tmp_path / "a" / file
+    if harm == "missing":
+        path.unlink()
+    else:
+        data = bytearray(path.read_bytes())
+        if harm == "cut":
+            del data[-9:]
+        else:
+            data[3 if harm == "header" else 168] ^= 1  # the header has 128 bytes
+        path.write_bytes(data)
+    with pytest.raises((RunFolderError, CheckpointError), match=file):
+        FrameStore(tmp_path / "a", "image", 3, 1000).verify()
+
+
+def test_frames_of_a_run_without_checksums_get_them(tmp_path):
+    random_store(tmp_path / "a")
+    progress = tmp_path / "a" / "progress.json"
+    known = json.loads(progress.read_text())
+    progress.write_text(json.dumps({key: value for key, value in known.items() if key != "crc32"}))
+    store = FrameStore(tmp_path / "a", "image", 3, 1000)
+    store.verify()
+    store.commit()
+    assert json.loads(progress.read_text()) == known and len(known["crc32"]) == 5
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("rows", 3), ("rows", "x"), ("lengths", [-20, 160]), ("lengths", None), ("crc32", 3)]
+)
+def test_counters_that_no_run_writes_are_refused(tmp_path, key, value):
+    random_store(tmp_path / "a")
+    progress = tmp_path / "a" / "progress.json"
+    progress.write_text(json.dumps({**json.loads(progress.read_text()), key: value}))
+    with pytest.raises(CheckpointError, match="progress.json"):
+        FrameStore(tmp_path / "a", "image", 3, 1000)
+
+
+def test_nothing_is_learned_from_frames_that_were_altered(whole, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    for name in ("vision.safetensors", "memory.safetensors", "controller.safetensors", "latents.npy"):
+        (run / name).unlink()
+    frames = np.lib.format.open_memmap(run / "frames" / "0_image.npy", "r+")
+    frames[:180] = 0
+    frames.flush()
+    expect_sentence(capsys, main(words(run)), "0_image.npy", "checksum")
+    assert not (run / "vision.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("latents.npy", b"noise"),
+        ("frames/progress.json", b"[" * 10**5),
+        ("frames/progress.json", b'{"rows": 1, "lengths": ["x"]}'),
+        ("vision.safetensors", b"noise"),
+        ("controller.safetensors", b""),
+    ],
+)
+def test_damaged_files_of_a_run_are_named(whole, tmp_path, capsys, file, content):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run, ignore=shutil.ignore_patterns("0_image.npy", "videos"))
+    (run / file).write_bytes(content)
+    expect_sentence(capsys, main(["evaluate", str(run), "--episodes", "1"]), file)
 
 
 def test_long_episodes_are_cut_and_short_ones_left_out(tmp_path):

@@ -179,6 +179,9 @@ MAY_BE_ZERO |= {"representation_scale", "slow_critic_weight", "replay_value_scal
 MAY_BE_ZERO |= {"kl_scale", "overshooting_scale", "global_prior_scale", "action_noise", "epsilon_decay", "weight_decay"}
 MAY_BE_ZERO |= {"first_updates", "learning_rate_decay"}
 """Settings that 0 switches off; all others are greater."""
+MOST = {"horizon": 10_000, "overshooting_distance": 10_000}
+MOST_WHOLE = 10**12
+"""Greatest values of settings for which memory is taken, and of all whole numbers."""
 
 
 def check_config(config: AgentConfig) -> None:
@@ -202,13 +205,16 @@ def check_config(config: AgentConfig) -> None:
 
 def _check_number(name: str, value: Any, whole: bool) -> None:
     kinds = (int,) if whole else (int, float)
-    if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, kinds) or not abs(value) < math.inf:
         raise ConfigError(f"{name} must be a {'whole' if whole else 'finite'} number, got {value!r}")
     if value < 0 or (value == 0 and name not in MAY_BE_ZERO):
         least = "not be negative" if name in MAY_BE_ZERO else "be greater than zero"
         raise ConfigError(f"{name} must {least}, got {value}")
     if name in SHARES and value > 1:
         raise ConfigError(f"{name} must lie between 0 and 1, got {value}")
+    most = MOST.get(name, MOST_WHOLE)
+    if whole and value > most:
+        raise ConfigError(f"{name} must be at most {most:,}, got {value}")
     if name == "replay_context" and value > 1:
         raise ConfigError(f"replay_context must be 0 or 1, got {value}")
     if name == "image_bits" and value > 8:

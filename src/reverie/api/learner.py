@@ -105,7 +105,8 @@ class Learner:
         make_config(self.agent_name, self._chosen, preset or usual)  # a slip is said before an environment is made
         self.translator = self.source.make() if self.source.kind == "object" else self.source.translator()
         self.interface = self.translator.interface
-        self.run_folder = Path(run) if run else default_path(self.source.name, self.agent_name, seed, self.source.code)
+        folder = Path(run) if run else default_path(self.source.name, self.agent_name, seed, self.source.code)
+        self.run_folder = folder.absolute()  # an environment may change the working directory
         self._may_change = run is not None if change is None else change
         self._run_settings = {key: value for key, value in settings.items() if key in own}
         self._run_settings |= {"seed": seed, "device": device}

@@ -9,7 +9,10 @@ from typing import Annotated
 
 import tyro
 
-from reverie.cli.options import parse
+from reverie.cli.options import check_output, parse
+
+MOST_SEQUENCES = 100
+"""As many as the height of a video has room for."""
 
 
 @dataclass(frozen=True)
@@ -46,22 +49,25 @@ def main(arguments: Sequence[str]) -> int:
     from reverie.training.model_files import trained_steps
     from reverie.training.progress import Display
 
-    if options.sequences < 1 or options.length < 4:
+    if not 1 <= options.sequences <= MOST_SEQUENCES or options.length < 4:
         raise ConfigError(
-            f"a dream needs at least 1 sequence of at least 4 steps, got {options.sequences} of {options.length}"
+            f"a dream needs 1 to {MOST_SEQUENCES} sequences of at least 4 steps, got {options.sequences} of "
+            f"{options.length}"
         )
+    check_output(options.output)
     if options.output is not None and options.output.suffix not in ("", ".mp4", ".gif"):
         raise ConfigError(f"the video is an MP4 or a GIF, so its name must end in .mp4 or .gif, got {options.output}")
+    folder = options.path.absolute()  # an environment may change the working directory
+    output = folder / "videos" / "dream.mp4" if options.output is None else options.output.absolute()
     learner = reverie.load(
-        options.path,
+        folder,
         environment=options.env,
         checkpoint=options.checkpoint,
         device=options.device,
         trust_environment=options.trust_environment,
     )
-    steps = trained_steps(options.path, options.checkpoint)
+    steps = trained_steps(folder, options.checkpoint)
     title = f"{learner.agent_name} on {learner.source.name}" + (f", step {steps:,}" if steps is not None else "")
-    output = options.output or options.path / "videos" / "dream.mp4"
     with Display("dreaming", options.sequences, unit="sequences", transient=True) as display:
         with display.busy("playing"):
             result = learner.dream(options.length, options.sequences, seed=options.seed, watch=display.watch)

@@ -52,23 +52,24 @@ def main(arguments: Sequence[str]) -> int:
 
     if options.episodes < 1:
         raise ConfigError(f"episodes must be at least 1, got {options.episodes}")
+    folder = options.path.absolute()  # an environment may change the working directory
     with Display("evaluating", options.episodes, unit="episodes", transient=True) as display:
-        result = _play(options, display)
+        result = _play(options, folder, display)
     for index, (total, length) in enumerate(zip(result.returns, result.lengths, strict=True)):
         print(f"episode {index:>3}   return {total:>10.2f}   length {length:>6}")
     print(f"mean return {result.mean:.2f} ± {result.standard_deviation:.2f} over {len(result.returns)} episodes")
     if result.cut_off:
         print(f"cut off           {result.cut_off} episodes, after {result.limit:,} decisions")
-    if (options.path / METRICS_FILE).exists():
-        print_run_files(options.path)
+    if (folder / METRICS_FILE).exists():
+        print_run_files(folder)
     return 0
 
 
-def _play(options: EvaluateOptions, display: Display) -> Evaluation:
+def _play(options: EvaluateOptions, folder: Path, display: Display) -> Evaluation:
     import reverie
 
     learner = reverie.load(
-        options.path,
+        folder,
         environment=options.env,
         checkpoint=options.checkpoint,
         device=options.device,

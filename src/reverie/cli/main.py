@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import io
 import os
 import sys
 import traceback
@@ -46,6 +47,9 @@ examples:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code: 0, 2 for bad input, 130 after Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that knows no ± gets a question mark
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help", "help"):
         listing = "\n".join(f"  {name:<10} {text}" for name, text in COMMANDS.items())
@@ -69,7 +73,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return _fail(f"the system refused to read or write ({where}{error.strerror or error}); mend that and try again")
+        return _fail(f"the system refused to read or write ({where}{error.strerror or error}); fix that and try again")
+    except (MemoryError, OverflowError, RuntimeError) as error:
+        if not isinstance(error, MemoryError | OverflowError) and "memory" not in str(error):
+            raise
+        if os.environ.get("REVERIE_TRACEBACK"):
+            traceback.print_exc()
+        reason = str(error).strip().partition("\n")[0]
+        return _fail(f"this takes more memory than there is ({reason or type(error).__name__}); give smaller numbers")
     except KeyboardInterrupt:
         return 130
 

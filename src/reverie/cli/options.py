@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import tyro
+
+from reverie.errors import ConfigError
 
 T = TypeVar("T")
 
@@ -21,3 +24,13 @@ def parse(options: type[T], command: str, arguments: Sequence[str]) -> T:
         arguments: the words after it.
     """
     return tyro.cli(options, prog=f"reverie {command}", args=list(arguments), config=(tyro.conf.OmitArgPrefixes,))
+
+
+def check_output(path: Path | None) -> None:
+    """Refuses a name that no file can have.
+
+    Raises:
+        ConfigError: the name is empty or that of a folder.
+    """
+    if path is not None and (not path.name or path.is_dir()):
+        raise ConfigError(f"the output must be the name of a file, got {str(path)!r}, which is a folder")

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from reverie.cli.options import parse
+from reverie.cli.options import check_output, parse
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ def main(arguments: Sequence[str]) -> int:
 
     if not options.runs:
         raise ConfigError("plot needs at least one run folder: reverie plot runs/*")
+    check_output(options.output)
     x = options.x or ("env_steps" if options.published == "none" else "frames")
     runs, published = list(options.runs), options.published
     left_out = plot_learning_curves(

@@ -106,12 +106,13 @@ def _read(agent: str, words: Sequence[str]) -> tuple[Any, EnvironmentSource, Pat
     from reverie.training.stored_run import run_defaults, stored_run
 
     asked, _ = _take_option("--preset", words)
+    here = Path.cwd()  # making an environment may change it
     guess = asked or default_preset(choose_device().type)
     options = _parse(agent, TrainSettings, preset_values(agent, guess), words)
     source = _source(options.environment, agent)
     adapter = source.make()
     adapter.close()
-    path = _run_path(options.environment, source, agent, options.settings.seed)
+    path = here / _run_path(options.environment, source, agent, options.settings.seed)
     usual, origin = default_preset(choose_device(options.settings.device).type), options.environment.origin
     stored = stored_run(path, agent) or (stored_run(origin, agent) if origin else None)
     preset, values = run_defaults(agent, asked, usual, stored, adapter.interface)
@@ -245,7 +246,7 @@ def _train_in_stages(agent: str, words: Sequence[str]) -> int:
     if environment.change or environment.origin is not None:
         raise ConfigError(f"{config.name} takes parts of other runs by --reuse and --vision; drop --from and --change")
     source = _source(environment, agent)
-    path = _run_path(environment, source, agent, settings.seed)
+    path = Path.cwd() / _run_path(environment, source, agent, settings.seed)
     training = WorldModelsTraining(config, settings, source, path, visible=not environment.quiet)
     try:
         complete = training.run()

@@ -22,6 +22,7 @@ from reverie.dream.pictures import (
 )
 from reverie.dream.plots import MARGIN, Board, Row, shown_steps
 from reverie.dream.scene import Scene
+from reverie.safe_files import replacing
 
 MOST_FRAMES = 100
 _STEPS_PER_SECOND = 12
@@ -134,7 +135,8 @@ class Drawing:
         from PIL import Image
 
         picture = path.with_suffix(".png")
-        Image.fromarray(self.board.picture).save(picture)
+        with replacing(picture) as temporary:
+            Image.fromarray(self.board.picture).save(temporary, format="PNG")
         return [path, picture]
 
     def _action_rows(self) -> list[Row]:

@@ -15,6 +15,8 @@ from reverie.models.dream_model import DreamModel, State
 
 MOST_ENVIRONMENTS = 16
 """Real environments that are played at once to find starts."""
+MOST_LANES = 1_000_000
+"""Dreams side by side, and states to begin them in."""
 
 
 class Dream(Generic[State]):
@@ -46,8 +48,11 @@ class Dream(Generic[State]):
         most_likely: bool = False,
         draw_ends: bool | None = None,
     ) -> None:
-        if starts.count < 1 or lanes < 1:
-            raise ConfigError(f"a dream needs at least one start and one lane, got {starts.count} and {lanes}")
+        if starts.count < 1 or not 1 <= lanes <= MOST_LANES:
+            raise ConfigError(
+                f"a dream needs at least one start and one lane, and at most {MOST_LANES:,} lanes, got {starts.count} "
+                f"and {lanes}"
+            )
         if not 0 < temperature < float("inf"):
             raise ConfigError(
                 f"temperature must be above 0, got {temperature}; for the limit at 0 take the most likely latents"
@@ -143,10 +148,12 @@ def collect_starts(
         States [N, ...]; less than `count` where most episodes are shorter than `context`.
 
     Raises:
-        ConfigError: a number is below 1, or no episode goes on after `context` observations.
+        ConfigError: a number is out of range, or no episode goes on after `context` observations.
     """
-    if count < 1 or context < 1:
-        raise ConfigError(f"starts and context must be at least 1, got {count} and {context}")
+    if not 1 <= count <= MOST_LANES or context < 1:
+        raise ConfigError(f"starts must be 1 to {MOST_LANES:,} and context at least 1, got {count} and {context}")
+    if not 0 <= seed < 2**32:
+        raise ConfigError(f"seed must be between 0 and 4294967295, got {seed}")
     devices = [agent.device] if agent.device.type == "cuda" else []
     lanes = 1 if source.kind == "object" else min(count, MOST_ENVIRONMENTS)
     found: list[Any] = []
@@ -173,6 +180,8 @@ def _begin_episodes(agent: Watcher, pool: EnvironmentPool, number: int, context:
         if state is not None:
             steps = pool.step(state.action.float().cpu().numpy())
         goes_on &= ~steps.is_last
+        if state is not None and not goes_on.any():
+            break
         observation = {name: torch.from_numpy(value).to(agent.device) for name, value in steps.observation.items()}
         _, state = agent.act(observation, torch.from_numpy(steps.is_first).to(agent.device), state)
     assert state is not None

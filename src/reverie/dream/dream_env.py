@@ -57,9 +57,11 @@ class _Translation:
         self._scene = Scene.of(adapter) if render_mode else Scene()
         self._seen: list[list[dict[str, NDArray[Any]]]] = [[] for _ in range(dream.lanes)]
         self._actions: list[Any] = [None] * dream.lanes
+        self._closed = False
 
     def begin(self, mask: NDArray[np.bool_]) -> None:
         """Begins an episode in every lane where `mask` [E] is true."""
+        self._refuse_if_closed()
         self.dream.begin(mask)
         self.lengths[mask] = 0
         for lane in np.flatnonzero(mask):
@@ -68,7 +70,14 @@ class _Translation:
     def step(
         self, actions: Sequence[Any]
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], NDArray[np.float32]]:
-        """Moves all lanes: rewards, terminated, truncated and probabilities of going on, [E] each."""
+        """Moves all lanes: rewards, terminated, truncated and probabilities of going on, [E] each.
+
+        Raises:
+            ConfigError: there is not one action for each lane, or the environment was closed.
+        """
+        self._refuse_if_closed()
+        if len(actions) != self.dream.lanes:
+            raise ConfigError(f"got {len(actions)} actions for {self.dream.lanes} dreams; give one for each")
         rewards, terminated, going_on = self.dream.step(
             np.stack([self.adapter.encode_action(action) for action in actions])
         )
@@ -88,6 +97,14 @@ class _Translation:
             self.adapter.decode_observation({name: value[lane] for name, value in parts.items()})
             for lane in range(self.dream.lanes)
         ]
+
+    def close(self) -> None:
+        """Nothing can be dreamed any more."""
+        self._closed = True
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise ConfigError("this dream was closed; make another one with dream_env")
 
     def frame(self, lane: int) -> NDArray[np.uint8]:
         """A picture of what a lane dreams now."""
@@ -161,6 +178,10 @@ class DreamEnv(gymnasium.Env[Any, Any]):
         """
         return self._translation.frame(0) if self.render_mode else None
 
+    def close(self) -> None:
+        """Nothing can be dreamed any more."""
+        self._translation.close()
+
 
 class DreamVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
     """Several dreams as a Gymnasium vector environment, all lanes in one batch; otherwise like `DreamEnv`.
@@ -218,6 +239,10 @@ class DreamVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
     def render(self) -> tuple[NDArray[np.uint8], ...] | None:
         """What every lane draws now; None without a render mode."""
         return tuple(self._translation.frame(lane) for lane in range(self.num_envs)) if self.render_mode else None
+
+    def close_extras(self, **options: Any) -> None:
+        """Nothing can be dreamed any more; `close` calls it."""
+        self._translation.close()
 
     def _observations(self) -> Any:
         space = self.single_observation_space

@@ -7,7 +7,6 @@ the first `context` of them and imagined the rest.
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 
 from reverie.dream.canvas import BACKGROUND, IMAGINED_COLOR, OBSERVED_COLOR, stack_frames, text
 from reverie.dream.plots import Board, Row
+from reverie.safe_files import replacing
 
 LABEL_WIDTH = 58
 MOST_DIMENSIONS, MOST_COLUMNS = 8, 3
@@ -261,13 +261,8 @@ def write_video(path: Path, frames: np.ndarray, fps: int = 12) -> None:
         write_mp4(path, frames, fps)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         temporary.write_bytes(encode_gif(frames, fps))
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def write_mp4(path: Path, frames: np.ndarray, fps: int = 12) -> None:
@@ -290,21 +285,18 @@ def write_mp4(path: Path, frames: np.ndarray, fps: int = 12) -> None:
     height, width = frames.shape[1:3]
     padded = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with av.open(str(temporary), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-            stream = container.add_stream("libx264", rate=fps, options={"crf": "20", "preset": "superfast"})
-            stream.height, stream.width = padded.shape[1:3]
-            stream.pix_fmt = "yuv420p"
-            stream.codec_context.thread_count = 2  # a video is a side job beside training
-            for frame in padded:
-                picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
-                container.mux(stream.encode(picture.reformat(format="yuv420p", interpolation="FAST_BILINEAR")))
-            container.mux(stream.encode(None))
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with (
+        replacing(path) as temporary,
+        av.open(str(temporary), "w", format="mp4", options={"movflags": "+faststart"}) as container,
+    ):
+        stream = container.add_stream("libx264", rate=fps, options={"crf": "20", "preset": "superfast"})
+        stream.height, stream.width = padded.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.thread_count = 2  # a video is a side job beside training
+        for frame in padded:
+            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            container.mux(stream.encode(picture.reformat(format="yuv420p", interpolation="FAST_BILINEAR")))
+        container.mux(stream.encode(None))
 
 
 def encode_gif(frames: np.ndarray, fps: int = 12) -> bytes:

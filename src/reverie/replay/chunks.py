@@ -7,7 +7,6 @@ Chunk `k` holds the time rows `k * chunk_rows` to `(k + 1) * chunk_rows - 1`; ea
 from __future__ import annotations
 
 import re
-import shutil
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -16,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from reverie.replay.fields import Field
-from reverie.replay.files import Array, create_array_file, open_array, sync_file, sync_folder, write_rows
+from reverie.replay.files import Array, create_array_file, open_array, sync_file, write_rows
+from reverie.safe_files import remove_folder, synchronise_folder
 
 _CHUNK_FOLDER = re.compile(r"chunk-(\d{8,})")
 
@@ -36,6 +36,7 @@ class ChunkFiles:
         self._fields = tuple(fields)
         self._num_envs = num_envs
         self._chunk_rows = chunk_rows
+        self._names = re.compile("|".join(re.escape(field.file_name) for field in self._fields))
 
     def chunk_folder(self, index: int) -> Path:
         """Folder of a chunk."""
@@ -61,16 +62,16 @@ class ChunkFiles:
             OSError: the disk is full or not writable; no file of the chunk is left.
         """
         folder = self.chunk_folder(index)
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_folder(folder, self._names)
         folder.mkdir(parents=True)
         try:
             for field in self._fields:
                 if latents or not field.latent:
                     create_array_file(self.path(index, field), self.shape(field), field.dtype, reserve)
         except OSError:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_folder(folder, self._names)
             raise
-        sync_folder(self.folder)
+        synchronise_folder(self.folder)
 
     def append(self, index: int, arrays: Sequence[Array], low: int, high: int) -> None:
         """Writes rows `low` to `high - 1` of the experience fields into existing files and makes them durable.
@@ -87,13 +88,13 @@ class ChunkFiles:
         for field, array in zip(self._fields, arrays, strict=True):
             if not field.latent:
                 write_rows(self.path(index, field), low, array[low:high])
-        sync_folder(self.chunk_folder(index))
+        synchronise_folder(self.chunk_folder(index))
 
     def sync(self, index: int) -> None:
         """Makes everything written to a chunk durable, also through memory maps."""
         for field in self._fields:
             sync_file(self.path(index, field))
-        sync_folder(self.chunk_folder(index))
+        synchronise_folder(self.chunk_folder(index))
 
     def open(self, index: int, field: Field, writable: bool = False) -> Array:
         """Maps one field of a chunk as an array [chunk_rows, E, ...]; see `open_array` for the checks and errors."""
@@ -101,7 +102,7 @@ class ChunkFiles:
 
     def delete(self, index: int) -> None:
         """Deletes the files of a chunk, if there are any."""
-        shutil.rmtree(self.chunk_folder(index), ignore_errors=True)
+        remove_folder(self.chunk_folder(index), self._names)
 
     def indices(self) -> list[int]:
         """Numbers of the chunks that have a folder."""

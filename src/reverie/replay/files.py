@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reverie.errors import CheckpointError
+from reverie.safe_files import check_regular, open_regular, replacing
 
 Array = NDArray[Any]
 
@@ -35,20 +36,9 @@ def checksum(array: Array, previous: int = 0) -> int:
     return zlib.crc32(array.data.cast("B"), previous)
 
 
-def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder durable; does nothing where folders cannot be opened (Windows)."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def sync_file(path: Path) -> None:
     """Makes the contents of a file durable, including what was written through a memory map of it."""
-    descriptor = os.open(path, os.O_RDWR)
+    descriptor = open_regular(path, os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:
@@ -61,13 +51,8 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         OSError: the file cannot be written; the old contents are still there.
     """
-    temporary = path.with_name(path.name + ".writing")
-    with open(temporary, "wb") as file:
+    with replacing(path) as temporary, open(temporary, "wb") as file:
         write_bytes(file, text.encode())
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    sync_folder(path.parent)
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -134,7 +119,7 @@ def write_rows(path: Path, first_row: int, rows: Array) -> None:
     Raises:
         OSError: the disk is full or the file cannot be written.
     """
-    with open(path, "r+b") as file:
+    with os.fdopen(open_regular(path, os.O_RDWR), "r+b") as file:
         np.lib.format.read_magic(file)
         np.lib.format.read_array_header_1_0(file)
         file.seek(file.tell() + first_row * rows[0].nbytes)
@@ -144,41 +129,47 @@ def write_rows(path: Path, first_row: int, rows: Array) -> None:
 
 
 def open_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], writable: bool = False) -> Array:
+    """`map_array` as a plain ndarray, since indexing `np.memmap` is several times slower."""
+    return np.asarray(map_array(path, shape, dtype, writable))
+
+
+def map_array(
+    path: Path, shape: tuple[int | None, ...], dtype: np.dtype[Any], writable: bool = False
+) -> np.memmap[Any, Any]:
     """Maps an .npy file into memory after checking that it is whole.
 
     Args:
         path: the file.
-        shape: expected shape.
+        shape: expected shape; None for a side of any length.
         dtype: expected dtype.
         writable: whether writes go to the file; otherwise the array is read-only.
 
-    Returns:
-        The mapped array, as a plain ndarray (indexing `np.memmap` is several times slower).
-
     Raises:
-        CheckpointError: the file is missing, unreadable, or has another shape, dtype or size.
+        CheckpointError: the file is missing, unreadable, no regular file, or has another shape, dtype or size.
     """
     try:
+        size = check_regular(path)
         mapped = np.lib.format.open_memmap(path, mode="r+" if writable else "r")
-        size = path.stat().st_size
     except FileNotFoundError as error:
-        raise CheckpointError(
-            f"The replay file {path} is missing; restore an older checkpoint or start anew."
-        ) from error
+        raise CheckpointError(f"The file {path} is missing; restore an older checkpoint or start anew.") from error
     except OSError as error:
-        raise CheckpointError(f"The replay file {path} cannot be read ({error}).") from error
+        raise CheckpointError(f"The file {path} cannot be read ({error}).") from error
     except _HEADER_ERRORS as error:
         raise damaged(path, str(error)) from error
-    if mapped.shape != shape or mapped.dtype != dtype or not mapped.flags.c_contiguous:
-        raise damaged(path, f"it holds {mapped.dtype} {mapped.shape}, expected {dtype} {shape}")
+    fits = len(mapped.shape) == len(shape) and all(
+        wanted in (None, side) for side, wanted in zip(mapped.shape, shape, strict=True)
+    )
+    if not fits or mapped.dtype != dtype or not mapped.flags.c_contiguous:
+        sides = ", ".join("any" if side is None else str(side) for side in shape)
+        raise damaged(path, f"it holds {mapped.dtype} {mapped.shape}, expected {dtype} ({sides})")
     if size != mapped.offset + mapped.nbytes:
         raise damaged(path, f"it has {size} bytes, expected {mapped.offset + mapped.nbytes}")
-    return np.asarray(mapped)
+    return mapped
 
 
 def damaged(path: Path, reason: str) -> CheckpointError:
     """The error for a file whose contents are not what was saved."""
-    return CheckpointError(f"The replay file {path} is damaged: {reason}; restore an older checkpoint or start anew.")
+    return CheckpointError(f"The file {path} is damaged: {reason}; restore an older checkpoint or start anew.")
 
 
 def _write_header(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from reverie.errors import CheckpointError
 from reverie.replay.chunks import ChunkFiles, MemoryChunks
 from reverie.replay.fields import Field
 from reverie.replay.files import Array, checksum, damaged, open_array
 from reverie.replay.manifest import ChunkRecord, Manifest
+from reverie.safe_files import available_memory
 
 
 def extend_record(
@@ -54,8 +56,15 @@ def load_chunks(files: ChunkFiles, fields: Sequence[Field], saved: Manifest, sna
         snapshot: folder with the latents of the save.
 
     Raises:
-        CheckpointError: a file is missing or damaged.
+        CheckpointError: a file is missing or damaged, or there is no memory for all of it.
     """
+    row = sum(field.bytes for field in fields) * saved.layout["num_envs"]
+    size, free = len(saved.chunks) * saved.chunk_rows * row, available_memory()
+    if free is not None and size > free:
+        raise CheckpointError(
+            f"The replay of the checkpoint takes {size / 1e9:.3g} GB, and {free / 1e9:.3g} GB of memory are free; end "
+            f"other programs or take a larger machine."
+        )
     store = MemoryChunks(fields, saved.layout["num_envs"], saved.chunk_rows)
     for record in saved.chunks:
         mapped = [None if field.latent else files.open(record.index, field) for field in fields]

@@ -6,20 +6,22 @@ chunk files, which only ever grow.
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from reverie.errors import CheckpointError
 from reverie.replay.fields import Field
-from reverie.replay.files import Array, sync_folder, write_array_file, write_json
+from reverie.replay.files import Array, write_array_file, write_json
 from reverie.replay.manifest import Manifest
+from reverie.safe_files import parse_json, read_bytes, remove_folder, synchronise_folder
 
 _SAVE_FOLDER = re.compile(r"(\d{6,})-(.+)")
 _TEMPORARY = "writing-"
+_MANIFEST = "save.json"
+_FILES = re.compile(r"save\.json|[^/]+\.npy")
 
 
 class Saves:
@@ -75,10 +77,10 @@ class Saves:
             OSError: the disk is full or not writable; all earlier saves are untouched.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        sync_folder(self.folder.parent)
+        synchronise_folder(self.folder.parent)
         final = self.path(manifest)
         temporary = self.folder / f"{_TEMPORARY}{final.name}"
-        shutil.rmtree(temporary, ignore_errors=True)
+        remove_folder(temporary, _FILES)
         try:
             temporary.mkdir()
             if latents is not None:
@@ -87,12 +89,12 @@ class Saves:
                     for field, shape, blocks in latents
                 }
                 manifest = replace(manifest, latents_crc32=checksums)
-            write_json(temporary / "save.json", manifest.to_json())
+            write_json(temporary / _MANIFEST, manifest.to_json())
             os.replace(temporary, final)
         except OSError:
-            shutil.rmtree(temporary, ignore_errors=True)
+            remove_folder(temporary, _FILES)
             raise
-        sync_folder(self.folder)
+        synchronise_folder(self.folder)
         self.use(manifest)
         return manifest
 
@@ -108,11 +110,23 @@ class Saves:
             if of_name:
                 kept.add(self._current.get(name) or max(of_name, key=lambda path: int(path.name.partition("-")[0])))
         for path in list(self.folder.iterdir()) if self.folder.is_dir() else ():
-            if path not in kept and _SAVE_FOLDER.fullmatch(path.name.removeprefix(_TEMPORARY)):
-                shutil.rmtree(path, ignore_errors=True)
+            begun = path.name.startswith(_TEMPORARY)
+            ours = _SAVE_FOLDER.fullmatch(path.name.removeprefix(_TEMPORARY)) is not None
+            if ours and path not in kept and (begun or (path / _MANIFEST).is_file()):
+                _remove(path)
         self._first_chunks = {path: first for path, first in self._first_chunks.items() if path in kept}
         self._current = {name: path for name, path in self._current.items() if path in kept}
         return min(self._first_chunks.values(), default=None)
+
+
+def _remove(save: Path) -> None:
+    """Deletes a save; a kill in the middle leaves a folder that a later call takes for one that was begun."""
+    begun = save
+    if not save.name.startswith(_TEMPORARY):
+        begun = save.with_name(f"{_TEMPORARY}{save.name}")
+        remove_folder(begun, _FILES)
+        save.rename(begun)
+    remove_folder(begun, _FILES)
 
 
 def _read_first_chunk(path: Path) -> int | None:
@@ -120,7 +134,7 @@ def _read_first_chunk(path: Path) -> int | None:
     if not _SAVE_FOLDER.fullmatch(path.name):
         return None
     try:
-        data = json.loads((path / "save.json").read_text())
+        data = parse_json(read_bytes(path / _MANIFEST), str(path))
         return int(data["first_row"]) // int(data["chunk_rows"])
-    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
+    except (OSError, CheckpointError, ArithmeticError, LookupError, TypeError, ValueError):
         return None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import shutil
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,18 @@ from typing import Any
 import torch
 
 from reverie.errors import CheckpointError, ReverieError
+from reverie.safe_files import (
+    COUNT,
+    FLAG,
+    NUMBER,
+    RECORD,
+    TEXT,
+    WHOLE,
+    check_shape,
+    optional,
+    remove_folder,
+    sweep,
+)
 from reverie.tensor_files import save_tensors
 from reverie.training.files import read_json, sha256, synchronise_folder, write_json
 
@@ -27,6 +39,34 @@ MANIFEST = "manifest.json"
 PARTIAL, REPLACED = ".partial-", ".replaced-"
 KEPT = 2
 NAME_DIGITS = 12
+NAME = re.compile(rf"[0-9]{{{NAME_DIGITS},}}")
+FILES = re.compile(r"(agent|optimizer|loop)\.safetensors|state\.json|manifest\.json")
+_PARTIAL = re.compile(rf"{re.escape(PARTIAL)}(removed-({re.escape(REPLACED)})?)?{NAME.pattern}")
+BEST_FILES = re.compile(r"config\.json|model\.safetensors")
+OLDER_LEFTOVER = ".model.safetensors.partial"
+"""What earlier versions left of best weights whose writing was cut short."""
+
+MANIFEST_SHAPE = {"configuration": TEXT, "files": RECORD}
+STATE_SHAPE = {
+    "env_steps": COUNT,
+    "best": optional(NUMBER),
+    "evaluated": WHOLE,
+    "continued_from?": optional(TEXT),
+    "measured_vectorization?": optional(TEXT),
+    "updater": {"credit": NUMBER, "updates": COUNT, "begun?": FLAG, "names": [TEXT], "count": COUNT},
+    "collector": {
+        "episode_index": [COUNT],
+        "totals": [NUMBER],
+        "lengths": [COUNT],
+        "finished": [[NUMBER]],
+        "episodes": COUNT,
+        "longest?": optional(COUNT),
+        "broken?": FLAG,
+    },
+    "metrics": {"metrics_bytes": COUNT, "env_steps": WHOLE, "seconds": NUMBER},
+    "replay": RECORD,
+}
+"""What `state.json` of a run must hold; see `check_shape`."""
 
 
 def digest(value: Mapping[str, Any]) -> str:
@@ -40,12 +80,19 @@ def checkpoint_name(env_steps: int) -> str:
 
 
 def newest_state(run: Path) -> dict[str, Any]:
-    """`state.json` of the newest checkpoint of a run folder, unchecked; empty if there is none that can be read."""
-    for folder in sorted((run / FOLDER).glob("[0-9]*"), reverse=True):
+    """`state.json` of the newest checkpoint of a run folder; empty if there is none that can be read."""
+    for name in reversed(_names(run / FOLDER)):
         with contextlib.suppress(ReverieError, OSError):
-            state = read_json(folder / STATE_FILE)
-            return state if isinstance(state, dict) else {}
+            state: dict[str, Any] = read_json(run / FOLDER / name / STATE_FILE, STATE_SHAPE)
+            return state
     return {}
+
+
+def _names(folder: Path) -> list[str]:
+    """Names of the checkpoints in a folder, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(entry.name for entry in folder.iterdir() if NAME.fullmatch(entry.name) and entry.is_dir())
 
 
 class Checkpoints:
@@ -61,9 +108,32 @@ class Checkpoints:
 
     def names(self) -> list[str]:
         """Names of the checkpoints that are there, oldest first."""
-        if not self.folder.is_dir():
-            return []
-        return sorted(entry.name for entry in self.folder.iterdir() if entry.is_dir() and entry.name.isdigit())
+        return _names(self.folder)
+
+    def choose(self, wanted: str | None) -> str | None:
+        """The checkpoint to continue from, None where a run begins.
+
+        A command that names a checkpoint is meant to be repeated until the run is complete: where the newest checkpoint
+        comes from the named one, the newest is taken.
+
+        Args:
+            wanted: number of environment steps, with or without leading zeros, or `latest`; by default the newest.
+
+        Raises:
+            CheckpointError: no checkpoint can have that name.
+        """
+        names = self.names()
+        if wanted in (None, "latest"):
+            return names[-1] if names else None
+        if not wanted.isascii() or not wanted.isdigit():
+            there = f"it has {', '.join(names)}" if names else "it has none yet"
+            why = " (best are weights alone, from which learning cannot continue)" if wanted == "best" else ""
+            raise CheckpointError(
+                f"a run continues from a checkpoint that is named by its environment steps, not from {wanted!r}{why}; "
+                f"{there}: leave --checkpoint out for the newest"
+            )
+        name = wanted.zfill(NAME_DIGITS)
+        return names[-1] if names and newest_state(self.folder.parent).get("continued_from") == name else name
 
     def write(self, env_steps: int, tensors: Mapping[str, Mapping[str, torch.Tensor]], state: Mapping[str, Any]) -> str:
         """Writes a checkpoint and returns its name.
@@ -93,23 +163,26 @@ class Checkpoints:
 
     def recover(self) -> None:
         """Removes what a write that was cut short left, and puts back the checkpoint that it was about to replace."""
-        for replaced in self.folder.glob(f"{REPLACED}*"):
-            final = self.folder / replaced.name.removeprefix(REPLACED)
-            if final.exists():
-                self._remove(replaced)
-            else:
-                replaced.rename(final)
-        for partial in self.folder.glob(f"{PARTIAL}*"):
-            shutil.rmtree(partial, ignore_errors=True)
-        for leftover in self.folder.glob("best/.*"):
-            leftover.unlink()
+        for entry in sorted(self.folder.iterdir()) if self.folder.is_dir() else ():
+            name = entry.name.removeprefix(REPLACED)
+            if entry.name.startswith(REPLACED) and NAME.fullmatch(name):
+                if (self.folder / name).exists():
+                    self._remove(entry)
+                else:
+                    entry.rename(self.folder / name)
+            elif _PARTIAL.fullmatch(entry.name):
+                remove_folder(entry, FILES)
+        best = self.folder / "best"
+        sweep(best, BEST_FILES)
+        if not (best / OLDER_LEFTOVER).is_symlink() and (best / OLDER_LEFTOVER).is_file():
+            (best / OLDER_LEFTOVER).unlink()
 
     def _remove(self, folder: Path) -> None:
         """Deletes a folder so that a kill in the middle leaves no half of a checkpoint."""
         partial = self.folder / f"{PARTIAL}removed-{folder.name}"
-        shutil.rmtree(partial, ignore_errors=True)
+        remove_folder(partial, FILES)
         folder.rename(partial)
-        shutil.rmtree(partial, ignore_errors=True)
+        remove_folder(partial, FILES)
 
     def _fill(self, folder: Path, tensors: Mapping[str, Mapping[str, torch.Tensor]], state: Mapping[str, Any]) -> None:
         for stem, values in tensors.items():
@@ -157,13 +230,19 @@ class Checkpoints:
         if not folder.is_dir():
             raise CheckpointError(f"there is no checkpoint {name} in {self.folder}")
         try:
-            manifest = read_json(folder / MANIFEST)
-            fingerprint = manifest["configuration"]
-            files = [(file, expected["bytes"], expected["sha256"]) for file, expected in manifest["files"].items()]
-        except (ReverieError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"checkpoint {folder} is damaged: its {MANIFEST} cannot be read") from error
+            manifest = read_json(folder / MANIFEST, MANIFEST_SHAPE)
+            listed = manifest["files"]
+            check_shape(listed, dict.fromkeys(listed, {"bytes": COUNT, "sha256": TEXT}), MANIFEST, "files")
+        except ReverieError as error:
+            raise CheckpointError(
+                f"checkpoint {folder} is damaged: its {MANIFEST} cannot be read ({str(error).partition(';')[0]})"
+            ) from error
+        fingerprint = manifest["configuration"]
+        files = [(file, expected["bytes"], expected["sha256"]) for file, expected in listed.items()]
         for file, bytes_, digits in files:
             path = folder / file
+            if not FILES.fullmatch(file):
+                raise CheckpointError(f"checkpoint {folder} is damaged: its {MANIFEST} lists a file {file[:60]!r}")
             if not path.is_file():
                 raise CheckpointError(f"checkpoint {folder} is damaged: {file} is missing")
             size = path.stat().st_size
@@ -185,7 +264,7 @@ class Checkpoints:
                 continue
             try:
                 self._check(other, restore)
-            except CheckpointError:
+            except ReverieError:
                 continue
             return f"checkpoint {other} is whole: go on from it with --checkpoint {other}"
         return "no other checkpoint is whole: begin anew with another --run"

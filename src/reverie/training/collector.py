@@ -12,7 +12,7 @@ import torch
 
 from reverie.agents.imagination_agent import ImaginationAgent, PolicyState, Purpose
 from reverie.envs import EnvironmentPool, Steps
-from reverie.errors import EnvironmentProblem
+from reverie.errors import CheckpointError, EnvironmentProblem
 from reverie.replay import Field, SequenceReplay
 from reverie.spaces import Interface
 from reverie.training.evaluation import to_tensors
@@ -120,7 +120,12 @@ class Collector:
 
         Returns:
             Whether the environments are exactly where they were.
+
+        Raises:
+            CheckpointError: the data is of another number of environments.
         """
+        if any(len(data[name]) != self.pool.num_envs for name in ("episode_index", "totals", "lengths")):
+            raise CheckpointError(f"the checkpoint is damaged: it is not of {self.pool.num_envs} environments")
         self.episodes = data["episodes"]
         self.longest = data.get("longest", None if self.episodes else 0)
         self.finished = [(float(total), int(length)) for total, length in data["finished"]]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from reverie.errors import ReverieError, RunFolderError
+from reverie.safe_files import damage_of
 from reverie.training.files import write_atomic
 from reverie.training.metrics import COUNTERS, METRICS_FILE, SCORES_FILE, read_metrics, read_scores
 from reverie.training.published import (
@@ -218,7 +219,8 @@ def _read_run(folder: Path, x: str, metric: str, label: str | None = None) -> tu
     curve_x, curve_y = _columns(points)
     score_x, score_y = _columns(scores)
     names = {name for record in records for name in record} - {*COUNTERS, "seconds"}
-    identity = vars(read_identity(folder, label))
+    with damage_of(folder / "config.json"):
+        identity = vars(read_identity(folder, label))
     return RunCurve(**identity, x=curve_x, y=curve_y, score_x=score_x, score_y=score_y), names
 
 

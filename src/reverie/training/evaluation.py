@@ -15,6 +15,7 @@ from reverie.agents.imagination_agent import PolicyState
 from reverie.envs import EnvironmentPool, EnvironmentSource, Steps, Vectorization, make_pool
 from reverie.envs.vectorize import choose_place
 from reverie.errors import ConfigError
+from reverie.training.settings import MOST_EPISODES, check_seed
 
 MAX_PARALLEL = 16
 EVALUATION_SEED = 1_000_003
@@ -257,10 +258,11 @@ def evaluate(
         pool: environments to play in instead of fresh ones; what they did before is lost.
 
     Raises:
-        ConfigError: no episode is wanted, or the seed is negative, or the limit is below 1.
+        ConfigError: no episode is wanted or too many, the seed has more than 32 bits, or the limit is below 1.
     """
-    if episodes < 1 or seed < 0:
-        raise ConfigError(f"episodes must be at least 1 and the seed not negative, got {episodes} and {seed}")
+    if not 1 <= episodes <= MOST_EPISODES:
+        raise ConfigError(f"episodes must be at least 1 and at most {MOST_EPISODES:,}, got {episodes}")
+    check_seed(seed)
     if limit is not None and limit < 1:
         raise ConfigError(f"episode_limit must be at least 1, got {limit}")
     devices = [agent.device] if agent.device.type == "cuda" else []

@@ -9,13 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from reverie.errors import ReverieError
+from reverie.safe_files import Shape, check_shape, open_regular, parse_json, read_bytes, replacing, synchronise_folder
+
+__all__ = ["as_json", "read_json", "sha256", "synchronise_folder", "write_atomic", "write_json"]
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
@@ -32,29 +34,8 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         OSError: the disk is full or the folder cannot be written. The old file is then still whole, and the temporary
             file is removed.
     """
-    content = data.encode() if isinstance(data, str) else data
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    synchronise_folder(path.parent)
-
-
-def synchronise_folder(folder: Path) -> None:
-    """Makes the names inside a folder durable (fsync of the folder); does nothing where the system has no such call."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with replacing(path) as temporary:
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -71,13 +52,22 @@ def write_json(path: Path, value: Any) -> None:
         OSError: as for `write_atomic`.
     """
     try:
-        text = json.dumps(value, indent=2, allow_nan=False, default=_plain_type)
+        text = as_json(value, indent=2)
     except (TypeError, ValueError) as error:
         raise ReverieError(
             f"Cannot write {path}: JSON holds finite numbers, text, lists and dictionaries only ({error}); "
             "convert the value first."
         ) from error
     write_atomic(path, text + "\n")
+
+
+def as_json(value: Any, indent: int | None = None) -> str:
+    """A value as JSON text; see `write_json`.
+
+    Raises:
+        TypeError, ValueError: the value holds NaN, infinity or a type that JSON lacks.
+    """
+    return json.dumps(value, indent=indent, allow_nan=False, default=_plain_type)
 
 
 def _plain_type(value: Any) -> Any:
@@ -91,29 +81,30 @@ def _plain_type(value: Any) -> Any:
     raise TypeError(f"a value of type {type(value).__name__}")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, shape: Shape | None = None) -> Any:
     """Reads a JSON file.
 
     Args:
         path: the file to read.
+        shape: what it must hold, see `check_shape`.
 
     Returns:
         The value that the file holds.
 
     Raises:
-        ReverieError: there is no such file, or it does not hold JSON.
+        ReverieError: there is no such file, it is no regular file, or it does not hold JSON of this shape.
     """
     try:
-        return json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        data = read_bytes(path)
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise ReverieError(f"There is no file {path}; check the path.") from error
-    except ValueError as error:
-        raise ReverieError(
-            f"{path} does not hold valid JSON ({error}); restore it from a copy or delete it."
-        ) from error
+    value = parse_json(data, str(path))
+    if shape is not None:
+        check_shape(value, shape, str(path))
+    return value
 
 
 def sha256(path: Path) -> str:
     """Returns the SHA-256 checksum of a file as 64 hexadecimal digits; raises OSError if it cannot be read."""
-    with open(path, "rb") as file:
+    with os.fdopen(open_regular(path), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -16,22 +16,39 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from reverie.errors import ReverieError
+from reverie.safe_files import COUNT, NUMBER, WHOLE, check_shape, open_regular, optional, parse_json
+from reverie.training.event_log import EventLog, newest_stamp
 from reverie.training.files import read_json, write_json
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
 
 COUNTERS = ("env_steps", "frames", "updates")
 METRICS_FILE = "metrics.jsonl"
 SCORES_FILE = "scores.json"
 TENSORBOARD_FOLDER = "tensorboard"
+LINE_BYTES = 2**20
+"""Longest line of `metrics.jsonl` that is read; the library's own have a few kilobytes."""
+_LINE = {"env_steps": WHOLE, "frames?": WHOLE, "updates?": WHOLE, "seconds?": NUMBER, "generation?": WHOLE}
+_SCORE = {
+    "env_steps": COUNT,
+    "frames?": COUNT,
+    "updates?": COUNT,
+    "generation?": COUNT,
+    "mean?": optional(NUMBER),
+    "std?": optional(NUMBER),
+    "tried?": optional(NUMBER),
+    "episodes?": COUNT,
+    "returns?": [optional(NUMBER)],
+    "lengths?": [COUNT],
+    "episode_limit?": COUNT,
+    "cut_off?": COUNT,
+}
+"""What a line of `metrics.jsonl` and an entry of `scores.json` must hold; see `check_shape`."""
 _RESERVED = (*COUNTERS, "seconds", "not_finite")
 
 
@@ -58,13 +75,13 @@ class MetricWriter:
         position = resume_at or {"metrics_bytes": 0, "env_steps": -1, "seconds": 0.0}
         folder.mkdir(parents=True, exist_ok=True)
         self._tensorboard_folder = folder / TENSORBOARD_FOLDER
-        self._summary_writer: SummaryWriter | None = None
+        self._events: EventLog | None = None
         self._purge_step: int | None = int(position.get("step", position["env_steps"])) + 1
-        if not any(self._tensorboard_folder.glob("events.out.tfevents.*")):
+        if newest_stamp(self._tensorboard_folder) is None:
             self._purge_step = None  # nothing to hide
         self._env_steps = int(position["env_steps"])  # of the last line
         self._start = time.monotonic() - float(position["seconds"])
-        self._descriptor: int | None = os.open(folder / METRICS_FILE, os.O_RDWR | os.O_CREAT, 0o666)
+        self._descriptor: int | None = open_regular(folder / METRICS_FILE, os.O_RDWR | os.O_CREAT)
         self._bytes = _last_line_end(self._descriptor, int(position["metrics_bytes"]))
         os.ftruncate(self._descriptor, self._bytes)
         os.lseek(self._descriptor, self._bytes, os.SEEK_SET)
@@ -138,8 +155,8 @@ class MetricWriter:
     def flush(self) -> None:
         """Makes every line written so far survive a power cut (fsync), and hands TensorBoard its events."""
         os.fsync(self._open_descriptor())
-        if self._summary_writer is not None:
-            self._guarded(self._summary_writer.flush)
+        if self._events is not None:
+            self._guarded(self._events.flush)
 
     def position(self) -> dict[str, Any]:
         """Flushes, and returns where the log stands, as JSON types to store in a checkpoint.
@@ -159,9 +176,9 @@ class MetricWriter:
         finally:
             os.close(self._descriptor)
             self._descriptor = None
-            writer, self._summary_writer = self._summary_writer, None
-            if writer is not None:
-                writer.close()
+            events, self._events = self._events, None
+            if events is not None:
+                events.close()
 
     def _checked_env_steps(self, counters: Mapping[str, int]) -> int:
         """The x axis of a record, refused if a counter is missing or the axis would run backwards."""
@@ -203,27 +220,22 @@ class MetricWriter:
         """Hands TensorBoard one event with several values, given as the fields of `Summary.Value`."""
         if not values:
             return
-        from tensorboard.compat.proto.summary_pb2 import Summary
+        self._guarded(lambda: self._event_log().add(values, env_steps))
 
-        summary = Summary(value=[Summary.Value(**value) for value in values])
-        self._guarded(lambda: self._writer()._get_file_writer().add_summary(summary, env_steps))
-
-    def _writer(self) -> SummaryWriter:
-        """The SummaryWriter, made on first use."""
-        if self._summary_writer is None:
-            from torch.utils.tensorboard import SummaryWriter
-
+    def _event_log(self) -> EventLog:
+        """The event file, made on first use."""
+        if self._events is None:
             self._open_descriptor()
-            self._summary_writer = SummaryWriter(str(self._tensorboard_folder), purge_step=self._purge_step)
+            self._events = EventLog(self._tensorboard_folder, self._purge_step)
             self._purge_step = None
-        return self._summary_writer
+        return self._events
 
     def _guarded(self, action: Callable[[], object]) -> None:
-        """Runs a TensorBoard call; after an OSError its dead writing thread is dropped and the next call makes one."""
+        """Does something with the event file; after an OSError the next call makes another one."""
         try:
             action()
         except OSError:
-            self._summary_writer = None
+            self._events = None
             raise
 
 
@@ -261,15 +273,17 @@ def position_after(
     """
     position: dict[str, Any] = {"metrics_bytes": 0, "env_steps": -1, "seconds": 0.0, "step": -1}
     file = folder / METRICS_FILE
-    for line in file.read_bytes().splitlines(keepends=True) if file.exists() else []:
+    for line in _lines(file) if file.exists() else ():
         try:
-            record = json.loads(line) if line.endswith(b"\n") else None
-        except ValueError:
-            record = None
-        if record is None or not kept(record):
+            if not line.endswith(b"\n"):
+                break
+            record = _parsed(line, str(file))
+            after = {"env_steps": record["env_steps"], "seconds": record["seconds"], "step": step(record)}
+            if not kept(record):
+                break
+        except (ReverieError, KeyError, TypeError):
             break
-        position["metrics_bytes"] += len(line)
-        position |= {"env_steps": record["env_steps"], "seconds": record["seconds"], "step": step(record)}
+        position |= {**after, "metrics_bytes": position["metrics_bytes"] + len(line)}
     return position
 
 
@@ -284,24 +298,41 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         line is left out.
 
     Raises:
-        ReverieError: there is no such file, or a line before the last is damaged.
+        ReverieError: there is no such file, it is no regular file, or a line before the last is damaged.
     """
     file = path / METRICS_FILE if path.is_dir() else path
+    records: list[dict[str, Any]] = []
+    wrong: ReverieError | None = None
     try:
-        lines = file.read_bytes().splitlines()
+        for number, line in enumerate(_lines(file), start=1):
+            if wrong is not None:
+                raise wrong
+            try:
+                record = _parsed(line, f"line {number} of {file}")
+                record |= {name: float(text) for name, text in record.pop("not_finite", {}).items()}
+                records.append(record)
+            except (ReverieError, ValueError, AttributeError, TypeError) as error:
+                reason = str(error).partition(";")[0]
+                wrong = ReverieError(f"Line {number} of {file} is damaged ({reason}); delete that line.")
     except FileNotFoundError as error:
         raise ReverieError(f"There is no file {file}; the run has not written metrics yet.") from error
-    records = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-            record |= {name: float(text) for name, text in record.pop("not_finite", {}).items()}
-        except (ValueError, AttributeError, TypeError) as error:
-            if number == len(lines):
-                break
-            raise ReverieError(f"Line {number} of {file} is damaged ({error}); delete that line.") from error
-        records.append(record)
     return records
+
+
+def _lines(file: Path) -> Iterator[bytes]:
+    """The lines of a regular file, each with its end; what is longer than any line of ours is cut in pieces."""
+    with os.fdopen(open_regular(file), "rb") as opened:
+        while line := opened.readline(LINE_BYTES):
+            yield line
+
+
+def _parsed(line: bytes, name: str) -> dict[str, Any]:
+    """A line as a dictionary with the usual counters and numbers."""
+    record = parse_json(line, name)
+    check_shape(record, _LINE, name)
+    numbers = {key: optional(NUMBER) for key in record if key not in _LINE and key != "not_finite"}
+    check_shape(record, numbers, name)
+    return dict(record)
 
 
 def append_scores(folder: Path, entry: Mapping[str, Any]) -> None:
@@ -328,14 +359,12 @@ def read_scores(folder: Path) -> list[dict[str, Any]]:
     Returns that were not finite come back as NaN.
 
     Raises:
-        ReverieError: `scores.json` does not hold a list of evaluations.
+        ReverieError: `scores.json` does not hold a list of evaluations with `env_steps`.
     """
     path = folder / SCORES_FILE
     if not path.exists():
         return []
-    scores = read_json(path)
-    if not isinstance(scores, list) or not all(isinstance(entry, dict) and "env_steps" in entry for entry in scores):
-        raise ReverieError(f"{path} does not hold a list of evaluations with env_steps; restore or delete it.")
+    scores = read_json(path, [_SCORE])
     return [{name: _from_null(value) for name, value in entry.items()} for entry in scores]
 
 

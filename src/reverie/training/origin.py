@@ -12,6 +12,7 @@ from typing import Any
 from reverie.agents.imagination_agent import ImaginationAgent
 from reverie.errors import CheckpointError, ConfigError, ReverieError, RunFolderError
 from reverie.replay import SequenceReplay
+from reverie.safe_files import refuse_links
 from reverie.training.checkpoint import newest_state
 from reverie.training.files import read_json
 from reverie.training.model_files import find_weights, trained_steps
@@ -85,6 +86,7 @@ class Origin:
         state = newest_state(self.path)
         if "replay" not in state:
             raise CheckpointError(f"{self.path} has no experience to begin with; drop --from-replay")
+        refuse_links(self.path / folder.name)
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(self.path / folder.name, folder)
         try:

@@ -14,6 +14,7 @@ from typing import IO, Any
 import reverie
 from reverie.envs.code_identity import code_difference
 from reverie.errors import ReverieError, RunFolderError
+from reverie.safe_files import LEFTOVER, open_regular, refuse_links, remove_folder, sweep
 from reverie.training.checkpoint import digest
 from reverie.training.files import read_json, write_json
 from reverie.training.settings import MAY_CHANGE
@@ -22,8 +23,14 @@ CONFIG_FILE = "config.json"
 LOCK_FILE = ".lock"
 KEPT = ("from", "changes")
 """Entries of `config.json` that tell the history of a run."""
-LEFTOVER = re.compile(r"\..+\.\d+\.[0-9a-f]{8}\.tmp")
-"""Name of what a kill in the middle of `write_atomic` leaves."""
+OWN_FILES = re.compile(
+    r"(config|scores|seconds)\.json|learning_curve\.png|(vision|memory|controller)\.safetensors|"
+    r"latents(_\d+)?\.npy|\.latents(_\d+)?\.npy\.rows"
+)
+PARTIAL_VIDEOS = ".partial"
+"""Folder in which videos and their pictures are drawn."""
+OWN_VIDEOS = re.compile(r"(open_loop_\d{9}|dream|[a-z]+)\.(mp4|gif|png)")
+"""Files that a run writes, of which a kill may leave the beginning under another name."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ class RunFolder:
         path: the folder; made if it is not there.
 
     Raises:
-        RunFolderError: it cannot be made or written, holds other things, or another process trains in it.
+        RunFolderError: it cannot be made or written, holds other things or a link, or another process trains in it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -56,16 +63,19 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._refuse_other_things()
-            self._lock: IO[str] | None = (self.path / LOCK_FILE).open("a")
+            refuse_links(self.path)
+            lock = open_regular(self.path / LOCK_FILE, os.O_RDWR | os.O_CREAT)
+            self._lock: IO[str] | None = os.fdopen(lock, "w")
         except OSError as error:
             raise RunFolderError(
                 f"the run folder {self.path} cannot be written ({error.strerror or error}); "
                 f"choose a folder of your own with --run"
             ) from error
         self._take_lock()
-        for entry in self.path.iterdir():
-            if LEFTOVER.fullmatch(entry.name):
-                entry.unlink()
+        sweep(self.path, OWN_FILES)
+        videos = self.path / "videos"
+        sweep(videos, OWN_VIDEOS)
+        remove_folder(videos / PARTIAL_VIDEOS, OWN_VIDEOS)
 
     def _refuse_other_things(self) -> None:
         """A folder without a run must be empty but for what a run that was killed at its beginning leaves."""

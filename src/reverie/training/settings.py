@@ -12,6 +12,10 @@ MAY_CHANGE |= {"evaluation_episodes", "evaluation_envs", "deterministic_evaluati
 """Settings that may differ when a run is resumed; all others make it another run."""
 SAME_LEARNING = MAY_CHANGE | {"replay_storage"}
 """Settings that do not change what an agent learns, so that runs which differ in them alone compare as seeds."""
+MOST_EPISODES = 1_000_000
+"""Episodes of one evaluation, whose returns are all kept."""
+MOST = {"num_envs": 2**16, "evaluation_episodes": MOST_EPISODES, "threads": 2**12}
+"""Largest values of settings that memory is taken for at once."""
 
 
 def may_change_in_stages(iterations: int) -> set[str]:
@@ -77,6 +81,9 @@ class TrainSettings:
         for name in ("steps", "num_envs", "evaluation_episodes", "log_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name, most in MOST.items():
+            if (getattr(self, name) or 0) > most:
+                raise ConfigError(f"{name} must be at most {most:,}, got {getattr(self, name)}")
         if not self.checkpoint_minutes >= 0:
             raise ConfigError(f"checkpoint_minutes must not be negative, got {self.checkpoint_minutes}")
         if self.evaluate_every is not None and self.evaluate_every < 0:

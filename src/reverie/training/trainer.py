@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import shutil
+import math
 import time
 import warnings
 from collections.abc import Mapping
@@ -22,20 +22,28 @@ from reverie.dream.scene import Scene
 from reverie.envs import EnvironmentSource, make_pool
 from reverie.errors import EnvironmentProblem, ReverieError, RunFolderError
 from reverie.replay import SequenceReplay
+from reverie.safe_files import check_shape, damage_of, remove_folder
 from reverie.tensor_files import read_tensors
-from reverie.training.checkpoint import NAME_DIGITS, Checkpoints, checkpoint_name, newest_state
+from reverie.training.checkpoint import (
+    NAME_DIGITS,
+    STATE_FILE,
+    STATE_SHAPE,
+    Checkpoints,
+    checkpoint_name,
+    newest_state,
+)
 from reverie.training.collector import Collector, replay_fields
 from reverie.training.device import choose_device, choose_precision
 from reverie.training.endless import REMEDY, EndlessEpisodes
 from reverie.training.estimate import duration, time_costs
 from reverie.training.evaluation import Evaluation, episode_limit, evaluate, settle_vectorization
 from reverie.training.interruption import Interruption
-from reverie.training.memory import keep_freed_memory, warn_if_large
+from reverie.training.memory import BATCH_COPIES, affordable_training, keep_freed_memory, warn_if_large
 from reverie.training.metrics import MetricWriter, append_scores, read_scores, truncate_scores
 from reverie.training.model_files import save_model
 from reverie.training.origin import Origin
 from reverie.training.progress import Display
-from reverie.training.run_folder import Claim, RunFolder
+from reverie.training.run_folder import OWN_VIDEOS, PARTIAL_VIDEOS, Claim, RunFolder
 from reverie.training.settings import TrainSettings
 from reverie.training.stored_run import tied_to_tensors
 from reverie.training.updater import Updater
@@ -83,11 +91,12 @@ class Trainer:
         keep_freed_memory()
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        self.path = Path(path)
+        self.path = Path(path).absolute()  # an environment may change the working directory
         self._interruption = Interruption()
         self.env_steps = 0
         self.best: float | None = None
         self._evaluated = -1
+        self._continued_from: str | None = None
         with contextlib.ExitStack() as undo:
             # What can be refused without touching the disk comes first, so that a slip leaves no folder behind.
             self.vectorization = settings.vectorization
@@ -99,7 +108,9 @@ class Trainer:
             if not one:
                 self.vectorization = self.pool.vectorization
             torch.manual_seed(settings.seed)
-            self.agent = config.build(self.pool.interface).to(device)
+            with affordable_training(config.name):
+                self.agent = config.build(self.pool.interface)
+            self.agent = self.agent.to(device)
             self.agent.compute_dtype = dtype
             self.agent.optimizer = config.build_optimizer(self.agent)
             self.folder = RunFolder(self.path)
@@ -107,14 +118,17 @@ class Trainer:
             try:
                 self._open(checkpoint)
             except OSError as error:
-                raise _no_space(self.path, error) from error
+                raise _unwritable(self.path, error) from error
             undo.pop_all()
 
     def _open(self, checkpoint: str | None) -> None:
         config, settings, interface = self.config, self.settings, self.pool.interface
         fields = replay_fields(interface, self.agent.latent_fields)
         rows = min(config.replay_capacity, settings.steps)
-        warn_if_large(sum(field.bytes for field in fields) * rows, rows, settings.replay_storage, self.path)
+        size, latents = (sum(f.bytes for f in fields if f.latent or every) for every in (True, False))
+        values = sum(math.prod(field.shape) for field in fields if not field.latent)
+        batch = config.batch_size * config.batch_length * values * 4 * BATCH_COPIES
+        warn_if_large(size * rows, rows, settings.replay_storage, self.path, latents * rows, batch)
         self.replay = SequenceReplay(
             fields,
             settings.num_envs,
@@ -175,14 +189,29 @@ class Trainer:
     def _resume(self, wanted: str | None, history: dict[str, Any]) -> dict[str, Any] | None:
         """Goes back to a checkpoint, if there is one, and returns the position of the metrics there."""
         self.checkpoints.recover()
-        names = self.checkpoints.names()
-        self._check_origin(history, begun=bool(names))
-        if not names and wanted is None:
+        name = self.checkpoints.choose(wanted)
+        self._check_origin(history, begun=name is not None)
+        if name is None:
             truncate_scores(self.path, -1)
             self._begin(history)
             return None
-        name = names[-1] if wanted in (None, "latest") and names else str(wanted).zfill(NAME_DIGITS)
-        folder, state = self.checkpoints.read(name, lambda state: self.replay.restore(state["replay"]))
+        folder, state = self.checkpoints.read(name, self._restore_replay)
+        self._continued_from = state.get("continued_from") if wanted in (None, "latest") else wanted.zfill(NAME_DIGITS)
+        with damage_of(folder):
+            self._restore(folder, state)
+        truncate_scores(self.path, self._evaluated)
+        self.checkpoints.forget_after(name)
+        metrics: dict[str, Any] = state["metrics"]
+        return metrics
+
+    def _restore_replay(self, state: dict[str, Any]) -> None:
+        """Brings the replay back; refuses a state that is not one of a run."""
+        check_shape(state, STATE_SHAPE, STATE_FILE)
+        with damage_of(self.path / "replay"):
+            self.replay.restore(state["replay"])
+
+    def _restore(self, folder: Path, state: dict[str, Any]) -> None:
+        """Brings back everything but the replay from the files of a checkpoint."""
         self.agent.load(folder / "agent.safetensors")
         self.agent.optimizer.load_state_tensors(read_tensors(folder / "optimizer.safetensors"))
         tensors = read_tensors(folder / "loop.safetensors")
@@ -192,9 +221,6 @@ class Trainer:
         torch.set_rng_state(tensors["random"])
         if "random_cuda" in tensors and self.agent.device.type == "cuda":
             torch.cuda.set_rng_state(tensors["random_cuda"], self.agent.device)
-        truncate_scores(self.path, self._evaluated)
-        self.checkpoints.forget_after(name)
-        return state["metrics"]
 
     def _check_origin(self, history: Mapping[str, Any], begun: bool) -> None:
         """Refuses another origin than that of the run which is there."""
@@ -237,6 +263,7 @@ class Trainer:
                 "env_steps": self.env_steps,
                 "best": self.best,
                 "evaluated": self._evaluated,
+                "continued_from": self._continued_from,
                 "measured_vectorization": self.vectorization if self.settings.vectorization == "auto" else None,
                 "updater": updater,
                 "collector": collector,
@@ -251,7 +278,7 @@ class Trainer:
             self.checkpoints.write(self.env_steps, files, state)
             self.replay.forget_snapshots(self.checkpoints.forget_old())
         except OSError as error:
-            raise _no_space(self.path, error) from error
+            raise _unwritable(self.path, error) from error
         self._last_checkpoint = time.monotonic()
 
     # ------------------------------------------------------------------ the loop
@@ -293,7 +320,7 @@ class Trainer:
                     f"command to continue from there"
                 ) from error
             except OSError as error:
-                raise _no_space(self.path, error) from error
+                raise _unwritable(self.path, error) from error
         return not self._stop
 
     def _updates_so_far(self) -> str:
@@ -476,10 +503,10 @@ class Trainer:
             prediction = predict_open_loop(self.agent, sequences)
         title = f"{self.config.name} on {self.source.name}, step {self.env_steps:,}"
         drawing = Drawing(prediction, self._scene, title, VIDEO_FRAMES)
-        partial = self.path / "videos" / ".partial"
+        partial = self.path / "videos" / PARTIAL_VIDEOS
         for file in drawing.save(partial / f"open_loop_{self.env_steps:09d}.mp4"):
             self.display.say(f"drawn: {file.replace(partial.parent / file.name)}")
-        shutil.rmtree(partial)
+        remove_folder(partial, OWN_VIDEOS)
         self.writer.video("dream/open_loop", drawing.narrow(TENSORBOARD_COLUMNS), self.counters, drawing.fps)
         if drawing.board is not None:
             self.writer.image("dream/curves", drawing.board.picture, self.counters)
@@ -516,9 +543,9 @@ def _below(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Ten
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def _no_space(path: Path, error: OSError) -> RunFolderError:
+def _unwritable(path: Path, error: OSError) -> RunFolderError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return RunFolderError(
         f"{path} could not be written ({error.strerror or error}); the last checkpoint is whole: "
-        f"{'mend that' if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) else 'free some space'}, then "
-        f"repeat the command to go on"
+        f"{'free some space' if full else 'fix that'}, then repeat the command to go on"
     )

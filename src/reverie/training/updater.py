@@ -9,7 +9,7 @@ import torch
 from reverie.agents.imagination_agent import ImaginationAgent
 from reverie.agents.registry import AgentConfig
 from reverie.agents.schedule import whole
-from reverie.errors import NumericalError
+from reverie.errors import CheckpointError, NumericalError
 from reverie.replay import SequenceReplay
 from reverie.training.evaluation import to_tensors
 
@@ -108,7 +108,7 @@ class Updater:
         raise NumericalError(
             f"{bad} is no longer finite within the {self.count} updates before update {self.updates}; the run was "
             f"stopped before another checkpoint was written: look at the rewards and observations of the environment, "
-            f"or lower the learning rate"
+            f"or begin another run (--run) with a lower learning rate"
         )
 
     def _check_weights(self) -> None:
@@ -119,8 +119,8 @@ class Updater:
         bad = next(name for name, good in zip(weights, finite.tolist(), strict=True) if not good)
         raise NumericalError(
             f"the weights {bad} are no longer finite at update {self.updates}; the run was stopped before another "
-            f"checkpoint was written: look at the rewards and observations of the environment, or lower the learning "
-            f"rate"
+            f"checkpoint was written: look at the rewards and observations of the environment, or begin another run "
+            f"(--run) with a lower learning rate"
         )
 
     def take_metrics(self) -> dict[str, float]:
@@ -149,7 +149,16 @@ class Updater:
         return data, tensors
 
     def restore(self, data: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
-        """Inverse of `state`."""
+        """Inverse of `state`.
+
+        Raises:
+            CheckpointError: more updates are due than any step can leave over.
+        """
+        if not -1 <= data["credit"] <= self.schedule.burst:
+            raise CheckpointError(
+                f"the checkpoint is damaged: {data['credit']:g} updates are due in it, expected at most "
+                f"{self.schedule.burst}; restore it from a copy"
+            )
         self.credit, self.updates = data["credit"], data["updates"]
         self.begun = data.get("begun", self.updates > 0)  # older checkpoints lack the entry
         self.names, self.count = data["names"], data["count"]

@@ -12,11 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reverie.errors import RunFolderError
+from reverie.errors import CheckpointError, RunFolderError
+from reverie.replay.files import checksum, damaged, map_array
+from reverie.safe_files import COUNT, POSITIVE, RECORD
 from reverie.training.files import read_json, write_json
 from reverie.training.pipeline.players import Job, Players, Policy
 
 PROGRESS = "progress.json"
+PROGRESS_SHAPE = {"rows": COUNT, "tried?": COUNT, "steps?": COUNT, "lengths": [POSITIVE], "crc32?": RECORD}
+CHECKED_AT_ONCE = 4096
+"""Rows whose checksum is taken at once."""
 SPARE_BYTES = 100_000_000
 """Free space that is left for the other stages. (Writing to a map where none is left would kill the process.)"""
 MOST_TOO_SHORT = 500
@@ -37,8 +42,15 @@ class FrameStore:
         action_width: A.
         capacity: greatest number of rows; None takes the files as they are.
 
+    Attributes:
+        rows: stored so far.
+        lengths: rows of each episode.
+        tried: episodes that were played, also those too short to be stored.
+        steps: decisions in them.
+        unchecked: rows that an earlier process stored and `verify` has not looked at.
+
     Raises:
-        RunFolderError: the folder holds rows of other shapes.
+        RunFolderError: the folder holds rows of other shapes, or a file is missing or damaged.
     """
 
     def __init__(self, folder: Path, name: str, action_width: int, capacity: int | None) -> None:
@@ -51,25 +63,66 @@ class FrameStore:
             "is_first": ((), np.bool_),
             "is_terminal": ((), np.bool_),
         }
-        self.arrays: dict[str, NDArray[Any]] = {}
-        for number, (key, (shape, dtype)) in enumerate(fields.items()):
-            path = folder / f"{number}_{key.replace('/', '_')}.npy"
+        self._read_progress()
+        self._paths = {key: folder / f"{number}_{key.replace('/', '_')}.npy" for number, key in enumerate(fields)}
+        self.arrays: dict[str, np.memmap[Any, Any]] = {}
+        for key, (shape, dtype) in fields.items():
+            path = self._paths[key]
             if not path.exists():
-                if capacity is None:
-                    raise RunFolderError(f"{folder} has no {path.name}; collect first")
+                if capacity is None or self.rows:
+                    raise RunFolderError(
+                        f"{folder} has no {path.name}, which should hold {self.rows:,} rows; restore it from a copy, "
+                        f"or collect in another --run"
+                    )
                 np.lib.format.open_memmap(path, "w+", dtype, (capacity, *shape)).flush()
-            array = np.lib.format.open_memmap(path, "r+")
-            expected = (len(array) if capacity is None else capacity, *shape)
-            if array.shape != expected:
+            try:
+                array = map_array(path, (None, *shape), np.dtype(dtype), writable=True)
+            except CheckpointError as error:
+                reason = str(error).partition(";")[0]
+                raise RunFolderError(f"{reason}; restore it from a copy, or choose another --run") from error
+            if len(array) < self.rows or (capacity is not None and len(array) != capacity):
                 raise RunFolderError(
-                    f"{path} has rows of shape {array.shape}, expected {expected}; choose another --run"
+                    f"{path} has {len(array):,} rows, expected {self.rows if capacity is None else capacity:,}; choose "
+                    f"another --run"
                 )
             self.arrays[key] = array
-        progress = read_json(folder / PROGRESS) if (folder / PROGRESS).exists() else {}
-        self.rows: int = progress.get("rows", 0)
-        self.tried: int = progress.get("tried", len(progress.get("lengths", [])))
-        self.lengths: list[int] = progress.get("lengths", [])
+
+    def _read_progress(self) -> None:
+        """Takes over what an earlier process counted as stored."""
+        path = self.folder / PROGRESS
+        progress: dict[str, Any] = read_json(path, PROGRESS_SHAPE) if path.exists() else {"rows": 0, "lengths": []}
+        self.rows: int = progress["rows"]
+        self.lengths: list[int] = progress["lengths"]
+        if sum(self.lengths) != self.rows:
+            raise CheckpointError(
+                f"{path} is damaged: its episodes have {sum(self.lengths):,} rows together, and it counts {self.rows:,}"
+            )
+        self.tried: int = progress.get("tried", len(self.lengths))
         self.steps: int = progress.get("steps", self.rows - len(self.lengths))
+        self._crc32: dict[str, int] = progress.get("crc32", {})
+        self.unchecked = self.rows
+
+    def verify(self, progress: Callable[[int], None] = lambda rows: None) -> None:
+        """Compares rows that an earlier process stored with their checksums; those of older versions get theirs here.
+
+        Args:
+            progress: called with the number of rows that were read.
+
+        Raises:
+            CheckpointError: the rows of a file are not those that were stored; names the file.
+        """
+        if not self.unchecked:
+            return
+        found = dict.fromkeys(self.arrays, 0)
+        for begin in range(0, self.unchecked, CHECKED_AT_ONCE):
+            part = slice(begin, min(begin + CHECKED_AT_ONCE, self.unchecked))
+            for key, array in self.arrays.items():
+                found[key] = checksum(np.asarray(array[part]), found[key])
+            progress(part.stop)
+        for key, value in found.items():
+            if self._crc32.get(key, value) != value:
+                raise damaged(self._paths[key], "its rows are not those that were stored (checksum)")
+        self._crc32, self.unchecked = found, 0
 
     @property
     def starts(self) -> NDArray[np.int64]:
@@ -95,9 +148,11 @@ class FrameStore:
                 f"{self.folder} has {free / 1e6:.0f} MB left, too few for another episode: free some space, then "
                 f"repeat the command to go on"
             )
+        self.verify()
         rows = slice(self.rows, self.rows + length)
         for key, array in self.arrays.items():
             array[rows] = episode[key]
+            self._crc32[key] = checksum(np.asarray(array[rows]), self._crc32.get(key, 0))
         self.rows = rows.stop
         self.lengths.append(length)
 
@@ -121,7 +176,8 @@ class FrameStore:
         Raises:
             RunFolderError: there is no space left for them.
         """
-        self.rows, self.lengths = 0, []
+        other.verify()
+        self.rows, self.lengths, self._crc32, self.unchecked = 0, [], {}, 0
         for start, length in zip(other.starts, other.lengths, strict=True):
             self.append({key: array[start : start + length] for key, array in other.arrays.items()})
         self.tried, self.steps = other.tried, other.steps
@@ -130,8 +186,8 @@ class FrameStore:
     def commit(self) -> None:
         """Makes everything durable that was appended."""
         for array in self.arrays.values():
-            array.flush()  # type: ignore[attr-defined]
-        counts = {"rows": self.rows, "tried": self.tried, "steps": self.steps}
+            array.flush()
+        counts = {"rows": self.rows, "tried": self.tried, "steps": self.steps, "crc32": self._crc32}
         write_json(self.folder / PROGRESS, {**counts, "lengths": self.lengths})
 
 

@@ -18,6 +18,8 @@ from reverie.errors import ConfigError, NumericalError
 from reverie.models.vision_memory import VisionMemory
 from reverie.nn.mdn_rnn import MixtureRNN, MixtureState
 from reverie.nn.vae import ConvVAE
+from reverie.replay.files import map_array
+from reverie.safe_files import COUNT, damage_of
 from reverie.tensor_files import read_tensors, save_tensors
 from reverie.training.files import read_json, write_json
 from reverie.training.pipeline.frames import FrameStore
@@ -63,7 +65,9 @@ class Training:
         self._names = [name for name, _ in self.module.named_parameters()]
         self._saved = time.monotonic()
         if self.path.exists():
-            self._load()
+            tensors = read_tensors(self.path)
+            with damage_of(self.path):
+                self._load(tensors)
 
     @property
     def complete(self) -> bool:
@@ -106,13 +110,10 @@ class Training:
         keys = list(self.losses[0]) if self.losses else []
         table = torch.tensor([[row[key] for key in keys] for row in self.losses], dtype=torch.float64)
         tensors |= {"updates": torch.tensor(self.updates), f"losses:{','.join(keys)}": table}
-        partial = self.path.with_name(f".{self.path.name}.partial")
-        save_tensors(tensors, partial)
-        os.replace(partial, self.path)
+        save_tensors(tensors, self.path)
         self._saved = time.monotonic()
 
-    def _load(self) -> None:
-        tensors = read_tensors(self.path)
+    def _load(self, tensors: dict[str, Tensor]) -> None:
         self.updates = int(tensors["updates"])
         with torch.no_grad():
             for name, value in self.module.state_dict().items():
@@ -206,8 +207,10 @@ def encode_frames(
         partial, counted = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.rows")
         device = next(model.parameters()).device
         if counted.exists():
-            array, start = np.lib.format.open_memmap(partial, "r+"), read_json(counted)["rows"]
+            start = read_json(counted, {"rows": COUNT})["rows"]
+            array = map_array(partial, (2, rows, model.vision.latent), np.dtype(np.float16), writable=True)
         else:
+            partial.unlink(missing_ok=True)
             array = np.lib.format.open_memmap(partial, "w+", np.float16, (2, rows, model.vision.latent))
             start = 0 if known is None else known.shape[1]
             if known is not None:
@@ -228,7 +231,21 @@ def encode_frames(
         array.flush()
         counted.unlink(missing_ok=True)
         os.replace(partial, path)
-    return np.load(path, mmap_mode="r")
+    return open_latents(path, model.vision.latent, rows)
+
+
+def open_latents(path: Path, latent: int, rows: int | None = None) -> NDArray[np.float16]:
+    """The latents in a file that `encode_frames` wrote, float16 [2, rows, Z], mapped.
+
+    Args:
+        path: the file.
+        latent: Z.
+        rows: how many are expected; None for any number.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or holds another number of latents.
+    """
+    return map_array(path, (2, rows, latent), np.dtype(np.float16))
 
 
 def memory_chunks(lengths: Sequence[int], batch: int, length: int, seed: Sequence[int]) -> Iterator[NDArray[np.int64]]:

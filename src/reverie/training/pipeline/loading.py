@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,25 +15,31 @@ from numpy.typing import NDArray
 from reverie.agents.registry import make_config
 from reverie.agents.world_models import WorldModelsAgent, WorldModelsConfig
 from reverie.errors import CheckpointError
+from reverie.safe_files import NUMBER, RECORD, check_shape, damage_of
 from reverie.spaces import Interface
-from reverie.tensor_files import read_tensors
+from reverie.tensor_files import read_header, read_tensors
 from reverie.training.files import read_json
+from reverie.training.memory import limited_parameters
 from reverie.training.metrics import MetricWriter, position_after
-from reverie.training.pipeline.frames import PROGRESS
-from reverie.training.pipeline.learning import Training
+from reverie.training.pipeline.frames import PROGRESS, PROGRESS_SHAPE
+from reverie.training.pipeline.learning import Training, open_latents
 from reverie.training.pipeline.search import read_search
 from reverie.training.run_folder import CONFIG_FILE
 
 VISION_FILE, MEMORY_FILE, CONTROLLER_FILE = "vision.safetensors", "memory.safetensors", "controller.safetensors"
 SECONDS_FILE = "seconds.json"
 """Wall time of every stage."""
+LATENTS = re.compile(r"latents(_[1-9]\d*)?\.npy")
 
 
-def load_run(path: Path, device: torch.device, checkpoint: str) -> tuple[WorldModelsAgent, dict[str, Any]]:
+def load_run(
+    path: Path, description: dict[str, Any], device: torch.device, checkpoint: str
+) -> tuple[WorldModelsAgent, dict[str, Any]]:
     """The agent of a run folder and the folder's description.
 
     Args:
         path: run folder.
+        description: content of its `config.json`.
         device: where to put the agent.
         checkpoint: `best`, the controller with the highest real evaluation (the newest if there is none), or `latest`.
 
@@ -40,7 +47,6 @@ def load_run(path: Path, device: torch.device, checkpoint: str) -> tuple[WorldMo
         CheckpointError: the run has no controller yet, or none for the V and M of its present iteration, or a file is
             damaged.
     """
-    description = read_json(path / CONFIG_FILE)
     if checkpoint not in ("best", "latest"):
         raise CheckpointError(f"{path} has no checkpoint {checkpoint!r}; ask for best or latest")
     latents = newest_latents(path)
@@ -50,11 +56,17 @@ def load_run(path: Path, device: torch.device, checkpoint: str) -> tuple[WorldMo
     if latents is None:
         raise CheckpointError(f"{path} has no latents yet, in which dreams begin: let it encode its frames first")
     config = make_config(description["agent"], description["agent_config"])
-    agent: WorldModelsAgent = config.build(Interface.from_json(description["interface"])).to(device)
+    headers = [read_header(path / name) for name in (VISION_FILE, MEMORY_FILE)]
+    size, count = sum(header.bytes for header in headers), sum(len(header.shapes) for header in headers)
+    larger = CheckpointError(f"{path / CONFIG_FILE} describes larger networks than {path} holds")
+    with limited_parameters(size, count, larger):
+        agent: WorldModelsAgent = config.build(Interface.from_json(description["interface"]))
+    agent = agent.to(device)
     search, arrays = read_search(path / CONTROLLER_FILE)
     if search["evolution"]["generation"] == 0:
         raise CheckpointError(f"{path} has not finished a generation of its controller's evolution yet: let it go on")
-    lengths, iteration = read_json(path / "frames" / PROGRESS)["lengths"], search.get("search", 0)
+    progress = read_json(path / "frames" / PROGRESS, PROGRESS_SHAPE)
+    lengths, iteration = progress["lengths"], search.get("search", 0)
     for name, module, most in (
         (VISION_FILE, agent.world_model.vision, vision_updates(config, lengths, iteration)),
         (MEMORY_FILE, agent.world_model.memory, memory_updates(config, iteration)),
@@ -66,7 +78,8 @@ def load_run(path: Path, device: torch.device, checkpoint: str) -> tuple[WorldMo
             )
     means = [arrays["mean"], arrays.get("best_mean", arrays["mean"])]
     agent.parameters_of_controller.copy_(torch.from_numpy(means[checkpoint == "best"]))
-    agent.first_latents.copy_(first_latents(np.load(latents, mmap_mode="r"), lengths, agent.first_latents.shape[1]))
+    encoded = open_latents(latents, config.latent)
+    agent.first_latents.copy_(first_latents(encoded, lengths, agent.first_latents.shape[1]))
     description["longest_episode"] = max(lengths) - 1
     return agent.eval(), description
 
@@ -78,7 +91,8 @@ def latents_file(iteration: int) -> str:
 
 def newest_latents(path: Path) -> Path | None:
     """The file of the latest iteration that has encoded its frames, if there is one."""
-    return max(path.glob("latents*.npy"), key=lambda file: (len(file.name), file.name), default=None)
+    files = (file for file in path.iterdir() if LATENTS.fullmatch(file.name))
+    return max(files, key=lambda file: (len(file.name), file.name), default=None)
 
 
 def rows_of(config: WorldModelsConfig, lengths: Sequence[int], iteration: int) -> int:
@@ -112,15 +126,27 @@ def open_log(path: Path, generation: int) -> MetricWriter:
         generation: of C, as its file has it.
     """
     files = [path / name for name in (VISION_FILE, MEMORY_FILE)]
-    updates = sum(int(read_tensors(file)["updates"]) for file in files if file.exists())
+    with damage_of(path):
+        updates = sum(int(read_tensors(file)["updates"]) for file in files if file.exists())
 
     def known(record: dict[str, Any]) -> bool:
         return bool(record["updates"] <= updates and record.get("generation", 0) <= generation)
 
     position = position_after(path, known, log_step)
-    stages = read_json(path / SECONDS_FILE) if (path / SECONDS_FILE).exists() else {}
-    position["seconds"] = max(position["seconds"], sum(stages.values()))
+    position["seconds"] = max(position["seconds"], sum(stage_seconds(path).values()))
     return MetricWriter(path, position)
+
+
+def stage_seconds(path: Path) -> dict[str, float]:
+    """Wall time of every stage of a run so far.
+
+    Raises:
+        ReverieError: the file does not hold numbers by name.
+    """
+    file = path / SECONDS_FILE
+    seconds: dict[str, float] = read_json(file, RECORD) if file.exists() else {}
+    check_shape(seconds, dict.fromkeys(seconds, NUMBER), str(file))
+    return seconds
 
 
 def log_step(record: Mapping[str, Any]) -> int:

@@ -15,9 +15,10 @@ from reverie.agents.registry import make_config
 from reverie.envs import EnvironmentSource
 from reverie.envs.code_identity import code_difference
 from reverie.errors import ConfigError, RunFolderError
+from reverie.safe_files import RECORD, damage_of, refuse_links
 from reverie.tensor_files import read_tensors
 from reverie.training.files import read_json
-from reverie.training.pipeline.frames import PROGRESS
+from reverie.training.pipeline.frames import PROGRESS, PROGRESS_SHAPE
 from reverie.training.pipeline.loading import VISION_FILE, latents_file
 from reverie.training.run_folder import CONFIG_FILE
 
@@ -70,7 +71,13 @@ def reusable(other: Path, config: Any, source: EnvironmentSource) -> Reusable:
         ConfigError: its environment or the settings of its frames differ, or it has several iterations and the settings
             of any stage differ.
     """
-    described = read_json(other / CONFIG_FILE) if (other / CONFIG_FILE).is_file() else {}
+    refuse_links(other)
+    with damage_of(other):
+        return _reusable(other, config, source)
+
+
+def _reusable(other: Path, config: Any, source: EnvironmentSource) -> Reusable:
+    described = read_json(other / CONFIG_FILE, RECORD) if (other / CONFIG_FILE).is_file() else {}
     if described.get("agent") != config.name:
         raise RunFolderError(f"{other} holds no run of {config.name}, whose stages could be reused; give its folder")
     there, ours = described["environment"], source.identity()
@@ -98,7 +105,7 @@ def reusable(other: Path, config: Any, source: EnvironmentSource) -> Reusable:
             break
         found[name] = files
     progress = other / "frames" / PROGRESS
-    collected = len(read_json(progress)["lengths"]) if progress.exists() else 0
+    collected = len(read_json(progress, PROGRESS_SHAPE)["lengths"]) if progress.exists() else 0
     if collected != config.collect_episodes:
         raise RunFolderError(
             f"{other} has {collected} episodes, but {config.collect_episodes} are asked for; let it collect them first"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,17 @@ from numpy.typing import NDArray
 
 from reverie.agents.world_models import WorldModelsConfig
 from reverie.behaviors.evolution import Evolution
+from reverie.safe_files import COUNT, NUMBER, check_shape, damage_of, parse_json
 from reverie.tensor_files import read_tensors, save_tensors
+
+SEARCH_SHAPE = {
+    "evolution": {"generation": COUNT},
+    "scores": [{"mean": NUMBER, "generation": COUNT}],
+    "history": [[NUMBER]],
+    "search?": COUNT,
+    "played?": COUNT,
+}
+"""What the file of a search must hold besides its arrays; see `check_shape`."""
 
 
 class ControllerSearch:
@@ -46,7 +55,8 @@ class ControllerSearch:
             self.scores, self.history = data["scores"], data["history"]
             self.best_mean = arrays.pop("best_mean", None)
             self.iteration, self.played = data.get("search", 0), data.get("played", 0)
-            self.evolution.restore(data["evolution"], arrays)
+            with damage_of(path):
+                self.evolution.restore(data["evolution"], arrays)
 
     def _new(self) -> Evolution:
         return Evolution(self._parameters, self._config.population, self._config.deviation, self._seed)
@@ -87,13 +97,17 @@ class ControllerSearch:
         if self.best_mean is not None:
             tensors["best_mean"] = torch.from_numpy(self.best_mean)
         tensors["json"] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
-        partial = self.path.with_name(f".{self.path.name}.partial")
-        save_tensors(tensors, partial)
-        os.replace(partial, self.path)
+        save_tensors(tensors, self.path)
 
 
 def read_search(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """What `ControllerSearch.save` wrote: plain data and arrays."""
+    """What `ControllerSearch.save` wrote: plain data and arrays.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+    """
     tensors = read_tensors(path)
-    data = json.loads(bytes(tensors.pop("json").numpy()))
+    with damage_of(path):
+        data = parse_json(bytes(tensors.pop("json").numpy()), str(path))
+    check_shape(data, SEARCH_SHAPE, str(path))
     return data, {name: value.numpy() for name, value in tensors.items()}

@@ -24,12 +24,12 @@ from reverie.envs.pool import processors
 from reverie.errors import ConfigError
 from reverie.training.device import choose_device, choose_precision
 from reverie.training.evaluation import EVALUATION_SEED, Evaluation, Playing, episode_limit
-from reverie.training.files import read_json, write_json
+from reverie.training.files import write_json
 from reverie.training.interruption import Interruption
-from reverie.training.memory import keep_freed_memory
+from reverie.training.memory import affordable_training, keep_freed_memory
 from reverie.training.metrics import SCORES_FILE
 from reverie.training.pipeline.frames import PROGRESS, FrameStore, collect
-from reverie.training.pipeline.learning import Training, encode_frames, train_memory, train_vision
+from reverie.training.pipeline.learning import Training, encode_frames, open_latents, train_memory, train_vision
 from reverie.training.pipeline.loading import (
     CONTROLLER_FILE,
     MEMORY_FILE,
@@ -41,6 +41,7 @@ from reverie.training.pipeline.loading import (
     memory_updates,
     open_log,
     rows_of,
+    stage_seconds,
     vision_updates,
 )
 from reverie.training.pipeline.pictures import TEMPERATURES, evolution_curve, run_pictures
@@ -115,7 +116,8 @@ class WorldModelsTraining:
         path: Path,
         visible: bool = True,
     ) -> None:
-        self.config, self.settings, self.source, self.path, self.visible = config, settings, source, path, visible
+        self.config, self.settings, self.source, self.visible = config, settings, source, visible
+        self.path = Path(path).absolute()  # an environment may change the working directory
         device = choose_device(settings.device)
         keep_freed_memory()
         if settings.threads:
@@ -125,9 +127,10 @@ class WorldModelsTraining:
         adapter.close()
         torch.manual_seed(settings.seed)
         self.device, self.precision = device, choose_precision(settings.precision, device)
-        self.agent = config.build(self.interface).to(device)
+        with affordable_training(config.name):
+            self.agent = config.build(self.interface).to(device)
         self.model, self.controller = self.agent.world_model, self.agent.controller
-        self.folder = RunFolder(path)
+        self.folder = RunFolder(self.path)
         try:
             self._open()
         except BaseException:
@@ -211,6 +214,9 @@ class WorldModelsTraining:
             self._evolve,
         )
         with self._interruption.listen(lambda text: self.display.say(text)):
+            if self.store.unchecked and (config.iterations > 1 or not self.search.generation):
+                with self._stage("checking frames", self.store.unchecked, "frames") as display:
+                    self.store.verify(display.update)
             for iteration in range(config.iterations):
                 for stage in stages:
                     stage(iteration)
@@ -233,14 +239,10 @@ class WorldModelsTraining:
     def _vision_updates(self, iteration: int) -> int:
         return vision_updates(self.config, self.store.lengths, iteration)
 
-    def _memory_updates(self, iteration: int) -> int:
-        return memory_updates(self.config, iteration)
-
     @property
     def updates(self) -> int:
         """Updates of V and M at the end of the iteration in which C evolves."""
-        iteration = self.search.iteration
-        return self._vision_updates(iteration) + self._memory_updates(iteration)
+        return self._vision_updates(self.search.iteration) + memory_updates(self.config, self.search.iteration)
 
     @contextlib.contextmanager
     def _stage(self, name: str, total: int, unit: str) -> Iterator[Display]:
@@ -250,10 +252,9 @@ class WorldModelsTraining:
             with Display(f"{name} · {self.source.name}", total, self.visible, unit) as self.display:
                 yield self.display
         finally:
-            path = self.path / SECONDS_FILE
-            seconds = read_json(path) if path.exists() else {}
+            seconds = stage_seconds(self.path)
             seconds[name] = round(seconds.get(name, 0.0) + time.monotonic() - begun, 1)
-            write_json(path, seconds)
+            write_json(self.path / SECONDS_FILE, seconds)
 
     def _collect(self, iteration: int) -> None:
         config, settings, store = self.config, self.settings, self.store
@@ -314,7 +315,7 @@ class WorldModelsTraining:
             training.save_if_due(0, force=not path.exists())
         if not training.complete:
             with self._stage("learning to see (V)", total, "updates") as display:
-                done = self._after_update(training, display, self._memory_updates(iteration - 1))
+                done = self._after_update(training, display, memory_updates(config, iteration - 1))
                 rows, seed = rows_of(self.config, self.store.lengths, iteration), self.settings.seed
                 train_vision(training, self.store, rows, config.vision_batch, seed, self.device, done)
 
@@ -325,7 +326,7 @@ class WorldModelsTraining:
             return
         rows = rows_of(self.config, self.store.lengths, iteration)
         same = self.config.keep_vision or not self.config.vision_epochs
-        known = np.load(before, mmap_mode="r") if iteration and same and before.exists() else None
+        known = open_latents(before, self.config.latent) if iteration and same and before.exists() else None
         with self._stage("encoding frames", rows, "frames") as display:
 
             def encoded_so_far(done: int) -> bool:
@@ -342,9 +343,9 @@ class WorldModelsTraining:
             before.unlink(missing_ok=True)
 
     def _learn_memory(self, iteration: int) -> None:
-        config, settings, total = self.config, self.settings, self._memory_updates(iteration)
+        config, settings, total = self.config, self.settings, memory_updates(self.config, iteration)
         path = self.path / MEMORY_FILE
-        begun, rate = self._memory_updates(iteration - 1), config.memory_learning_rate
+        begun, rate = memory_updates(config, iteration - 1), config.memory_learning_rate
         training = Training(path, self.model.memory, rate, total, self.precision, begun, config.anneal_to)
         if config.random_memory:
             training.save_if_due(0, force=not path.exists())
