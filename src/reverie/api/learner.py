@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -49,6 +49,7 @@ class Learner:
         time_limit: truncate episodes after this many frames.
         parts: name of an observation part -> what it is, where its space does not tell: `image`, `image:AXES` with a
             letter for each axis (t frames, h height, w width, c colors), `vector` or `discrete`.
+        ignore: names of observation parts to leave out, e.g. `["mission"]`.
         preset: `quick` for small tasks on a CPU within the hour, `paper` for the paper's protocol for this kind of
             task, or another of `PRESETS` in the agent's file; by default quick on a CPU and paper on a GPU.
         settings: fields of `TrainSettings` and of the agent's configuration, e.g. `size="12m"`, `num_envs=8`.
@@ -73,14 +74,16 @@ class Learner:
         action_repeat: int | None = None,
         time_limit: int | None = None,
         parts: Mapping[str, str] | None = None,
+        ignore: Collection[str] = (),
         preset: str | None = None,
         **settings: Any,
     ) -> None:
         if isinstance(environment, EnvironmentSource):
-            if pixels or image_size is not None or action_repeat not in (None, 1) or time_limit is not None or parts:
+            beside = (pixels, image_size is not None, action_repeat not in (None, 1), time_limit is not None)
+            if any(beside) or parts or ignore:
                 raise ConfigError(
                     "got an EnvironmentSource and wrapper settings beside it; give pixels, image_size, action_repeat, "
-                    "time_limit and parts to the EnvironmentSource"
+                    "time_limit, parts and ignore to the EnvironmentSource"
                 )
             self.source = environment
         else:
@@ -89,7 +92,7 @@ class Learner:
             if action_repeat is None:
                 action_repeat = paper_repeat(self.agent_name, environment) if isinstance(environment, str) else 1
             self.source = EnvironmentSource(
-                environment, pixels, image_size, action_repeat, time_limit, parts=parts or {}
+                environment, pixels, image_size, action_repeat, time_limit, parts=parts or {}, ignore=ignore
             )
         self._device = choose_device(device)
         own = {field.name for field in fields(self.settings_class)}

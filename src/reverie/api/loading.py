@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ def load(
     time_limit: int | None = None,
     kwargs: Mapping[str, Any] | None = None,
     parts: Mapping[str, str] | None = None,
+    ignore: Collection[str] | None = None,
 ) -> Learner:
     """A trained agent, ready to act, evaluate, dream or go on learning.
 
@@ -44,6 +45,7 @@ def load(
         time_limit: truncate episodes after this many frames.
         kwargs: keyword arguments for the constructor or function.
         parts: name of an observation part -> what it is.
+        ignore: names of observation parts to leave out.
 
     Raises:
         CheckpointError: files are missing, damaged, or do not fit each other.
@@ -64,6 +66,7 @@ def load(
         time_limit=time_limit,
         kwargs=kwargs,
         parts=parts,
+        ignore=ignore,
     )
     cls = LEARNERS[description["agent"]]
     own = {field.name for field in fields(cls.settings_class)} - {"seed", "device"}

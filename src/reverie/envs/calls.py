@@ -41,7 +41,7 @@ class ProcessExit(BaseException):
     """An environment in this process has called `os._exit`."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Call:
     """A call that the main thread waits for.
 
@@ -98,16 +98,16 @@ class Watch:
             return EnvironmentProblem(f"{call.what} did not finish within {call.limit:.0f} seconds, so it was given up")
         return EnvironmentInterrupted(f"{call.what} did not finish after the request to stop, so it was given up")
 
-    @contextlib.contextmanager
-    def entered(self, call: Call) -> Iterator[None]:
-        """Within the block this is the running call; does nothing outside the main thread."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        outer, self.call = self.call, call
-        try:
-            yield
-        finally:
+    def enter(self, call: Call) -> Call | None:
+        """From now on this is the running call, if this is the main thread; returns the one that was, for `leave`."""
+        outer = self.call
+        if threading.get_ident() == threading.main_thread().ident:
+            self.call = call
+        return outer
+
+    def leave(self, outer: Call | None) -> None:
+        """Undoes `enter`."""
+        if threading.get_ident() == threading.main_thread().ident:
             self.call = outer
 
     @contextlib.contextmanager
@@ -194,13 +194,16 @@ class Calls:
         global _process
         call = Call(f"{method} of {self.name}", time.monotonic(), limit)
         ours = _settings()
-        for name, value in self._own.items():
-            _set(name, value)
+        if self._own:
+            _set({**ours, **self._own})
         if self.protects_exit:
             _process, os._exit = os.getpid(), _refuse_exit
+        outer = WATCH.enter(call)
         try:
-            with WATCH.entered(call):
+            try:
                 return function(*args, **kwargs)
+            finally:
+                WATCH.leave(outer)
         except (KeyboardInterrupt, ReverieError):
             raise
         except Abandoned as error:
@@ -209,13 +212,10 @@ class Calls:
             raise self._raised(method, error) from error
         finally:
             os._exit = _REAL_EXIT
-            self._keep_apart(ours)
-
-    def _keep_apart(self, ours: dict[str, Any]) -> None:
-        """Keeps what the environment has set for its next call, and sets what was set before."""
-        self._own = {name: value for name, value in _settings().items() if value != ours[name]}
-        for name in self._own:
-            _set(name, ours[name])
+            theirs = _settings()
+            self._own = {} if theirs == ours else {key: value for key, value in theirs.items() if value != ours[key]}
+            if self._own:
+                _set(ours)
 
     def _raised(self, method: str, error: BaseException) -> EnvironmentProblem:
         did = str(error) if isinstance(error, ProcessExit) else f"raised {type(error).__name__}: {error}"
@@ -236,26 +236,23 @@ def _refuse_exit(status: int) -> NoReturn:
 
 
 def _settings() -> dict[str, Any]:
-    """What belongs to the whole process or thread, and an environment may change; None where it is not known."""
-    torch = sys.modules.get("torch")  # environments in workers do not need it
+    """What belongs to the whole process or thread, and an environment may change."""
+    torch: Any = sys.modules.get("torch")  # environments in workers do not need it
     try:
         directory = os.getcwd()
     except OSError:  # it has been removed
         directory = None
-    return {
-        "directory": directory,
-        "gradients": True if torch is None else torch.is_grad_enabled(),
-        "dtype": None if torch is None else torch.get_default_dtype(),
-    }
+    if torch is None:
+        return {"directory": directory, "gradients": True, "dtype": None}
+    return {"directory": directory, "gradients": torch.is_grad_enabled(), "dtype": torch.get_default_dtype()}
 
 
-def _set(name: str, value: Any) -> None:
-    """Sets one of `_settings`."""
+def _set(settings: dict[str, Any]) -> None:
+    """Makes `_settings` those."""
     torch: Any = sys.modules.get("torch")
-    if name == "directory":
-        with contextlib.suppress(OSError, TypeError):  # it has been removed
-            os.chdir(value)
-    elif name == "gradients":
-        torch.set_grad_enabled(value)
-    else:
-        torch.set_default_dtype(value or torch.float32)
+    if torch is not None:
+        torch.set_grad_enabled(settings["gradients"])
+        torch.set_default_dtype(settings["dtype"] or torch.float32)
+    if settings["directory"] is not None:
+        with contextlib.suppress(OSError):  # it has been removed
+            os.chdir(settings["directory"])

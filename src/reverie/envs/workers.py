@@ -196,9 +196,12 @@ class Worker:
             raise WorkerDied("was not running")
         call = Call(self.name, time.monotonic(), here=False)
         number = 0
-        with WATCH.entered(call):
+        outer = WATCH.enter(call)
+        try:
             while number != self._requests:
                 number, answer = self._next_answer(timeout, call)
+        finally:
+            WATCH.leave(outer)
         if answer[0] == "error":
             _, kind, message, text = answer
             raise getattr(errors, kind, errors.EnvironmentProblem)(message) from WorkerTraceback(f"\n{text}")

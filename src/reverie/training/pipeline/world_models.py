@@ -21,7 +21,7 @@ from reverie.dream.evolve import dreamed_returns
 from reverie.envs import EnvironmentSource, Vectorization
 from reverie.envs.episodes import episode_seed
 from reverie.envs.pool import processors
-from reverie.errors import ConfigError
+from reverie.errors import ConfigError, EnvironmentInterrupted
 from reverie.training.device import choose_device, choose_precision
 from reverie.training.evaluation import EVALUATION_SEED, Evaluation, Playing, episode_limit
 from reverie.training.files import read_json, write_json
@@ -195,6 +195,7 @@ class WorldModelsTraining:
         self._players.close()
         self.writer.close()
         self.folder.close()
+        self._interruption.end()
 
     def run(self) -> bool:
         """All stages; returns False if Ctrl-C ended them early, with everything saved."""
@@ -207,12 +208,16 @@ class WorldModelsTraining:
             self._evolve,
         )
         with self._interruption.listen(lambda text: self.display.say(text)):
-            for iteration in range(config.iterations):
-                for stage in stages:
-                    stage(iteration)
-                    if self._stop:
-                        return False
-            self._draw()
+            try:
+                for iteration in range(config.iterations):
+                    for stage in stages:
+                        stage(iteration)
+                        if self._stop:
+                            return False
+                self._draw()
+            except EnvironmentInterrupted as problem:
+                self.display.say(str(problem))
+                return False
         return True
 
     def _counters(self, updates: int) -> dict[str, int]:
