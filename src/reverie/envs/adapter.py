@@ -6,6 +6,7 @@ import math
 import numbers
 import warnings
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 import gymnasium
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from reverie.envs.action_codec import ActionVariable
 from reverie.envs.calls import CLOSING_SECONDS, WATCH, Calls
-from reverie.envs.ignored_parts import WithoutParts
+from reverie.envs.ignored_parts import WithoutParts, without_parts
 from reverie.envs.spaces import ActionCodec, ObservationCodec
 from reverie.envs.wrappers import ActionRepeat, RenderedObservation, ResizeImages
 from reverie.errors import EnvironmentProblem
@@ -58,6 +59,9 @@ class EnvironmentAdapter:
             raise not_an_environment(environment)
         if isinstance(environment, ResizeImages):
             parts = environment.parts
+        environment, notice = without_parts(environment, parts=parts)
+        if notice is not None:
+            warnings.warn(notice, stacklevel=2)
         if action_repeat != 1:
             environment = ActionRepeat(environment, action_repeat)
         self.environment = environment
@@ -193,13 +197,14 @@ class EnvironmentAdapter:
         """The reward as a finite float32."""
         try:
             array = np.asarray(reward)
-            number = array.dtype.kind in "fiub" or isinstance(reward, numbers.Number)
+            if array.dtype.kind not in "fiub" and not isinstance(reward, numbers.Real | Decimal):
+                raise self._bad_reward(reward)
             array = array.astype(np.float64)
         except (TypeError, ValueError, RuntimeError) as error:
             raise self._bad_reward(reward) from error
         with np.errstate(over="ignore"):
             cast = array.astype(np.float32).reshape(-1)
-        if not number or np.iscomplexobj(reward) or cast.size != 1 or not np.isfinite(cast[0]):
+        if cast.size != 1 or not np.isfinite(cast[0]):
             raise self._bad_reward(reward)
         return cast[0]
 

@@ -21,7 +21,7 @@ from reverie.errors import EnvironmentInterrupted, EnvironmentProblem, ReverieEr
 
 T = TypeVar("T")
 
-GRACE_SECONDS = 2.0
+GRACE_SECONDS = 1.5
 """How long a call may last once somebody has asked to stop."""
 LATER_SECONDS = 0.1
 """The same after a first call has been given up: other environments hang in the same way."""
@@ -95,7 +95,7 @@ class Watch:
         """The error for a call that was left because it lasted too long; the calls after it are given less time."""
         self._patience = LATER_SECONDS
         if self.stop_since is None:
-            return EnvironmentProblem(f"{call.what} did not finish within {call.limit:.0f} seconds, so it was given up")
+            return EnvironmentProblem(f"{call.what} did not finish within {call.limit:g} seconds, so it was given up")
         return EnvironmentInterrupted(f"{call.what} did not finish after the request to stop, so it was given up")
 
     def enter(self, call: Call) -> Call | None:
@@ -146,7 +146,7 @@ class Watch:
                 signal.pthread_kill(thread, signal.SIGALRM)
             elif say is not None and not call.named and time.monotonic() - call.began > SLOW_SECONDS:
                 call.named = True
-                say(f"{call.what} has taken more than {SLOW_SECONDS:.0f} seconds so far")
+                say(f"{call.what} has taken more than {SLOW_SECONDS:g} seconds so far")
 
     def _leave(self, number: int, frame: Any) -> None:
         """Runs in the main thread, which may meanwhile have left the call that was looked at."""

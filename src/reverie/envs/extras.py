@@ -172,12 +172,21 @@ def _newest_versions() -> list[gymnasium.envs.registration.EnvSpec]:
     """The registered environment specifications without older versions, deprecated ids and gymnasium's JAX demos."""
     newest: dict[tuple[str | None, str], gymnasium.envs.registration.EnvSpec] = {}
     for spec in gymnasium.registry.values():
-        if not isinstance(spec.entry_point, str) or spec.namespace in ("phys2d", "tabular"):
+        if not isinstance(spec.entry_point, str) or spec.namespace in ("phys2d", "tabular") or _lacks_files(spec):
             continue
         key = (spec.namespace, spec.name)
         if key not in newest or (spec.version or 0) > (newest[key].version or 0):
             newest[key] = spec
     return list(newest.values())
+
+
+def _lacks_files(spec: gymnasium.envs.registration.EnvSpec) -> bool:
+    """Whether the id is one of those whose pictures the wheels of minigrid (3.2.0) lack, so that no reset works."""
+    if not str(spec.entry_point).startswith("minigrid.envs.wfc"):
+        return False
+    package = importlib.util.find_spec("minigrid.envs.wfc")
+    folders = package.submodule_search_locations if package is not None else None
+    return not any(os.path.isdir(os.path.join(folder, "patterns")) for folder in folders or ())
 
 
 def _row(spec: gymnasium.envs.registration.EnvSpec) -> dict[str, Any]:

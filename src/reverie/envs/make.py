@@ -76,7 +76,7 @@ def make(
         time_limit=time_limit,
         kwargs=kwargs or {},
         parts=parts or {},
-        ignore=tuple(ignore),
+        ignore=ignore,
     )
     return source.make(render=render)
 
