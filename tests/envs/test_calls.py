@@ -1,5 +1,6 @@
 """Whatever the code of an environment does: raise, exit, hang, change settings of the process."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -118,7 +119,9 @@ def test_kinds_of_true(flag):
     assert terminated is True and truncated is False
 
 
-@pytest.mark.parametrize("reward", ["1", b"1", "nan", None, 1j, np.array(["2"]), np.datetime64(1, "s"), [1, 2], float("nan")])
+@pytest.mark.parametrize(
+    "reward", ["1", b"1", "nan", None, 1j, np.array(["2"]), np.datetime64(1, "s"), [1, 2], float("nan")]
+)
 def test_rewards_are_numbers(reward):
     with pytest.raises(EnvironmentProblem, match="must be one finite number"):
         results(reward=reward)
@@ -162,10 +165,8 @@ def test_settings_of_the_process_stay_apart(tmp_path):
 
 def swallow():
     while True:
-        try:
+        with contextlib.suppress(Exception):  # as clients of simulators that try again and again
             time.sleep(0.01)
-        except Exception:  # noqa: BLE001, S110 (as clients of simulators that try again and again)
-            pass
 
 
 @pytest.fixture

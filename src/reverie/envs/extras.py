@@ -120,17 +120,18 @@ def missing_package(environment_id: str, error: Exception) -> EnvironmentProblem
     remedy = f'pip install "reverie-rl[{extra.name}]"' if extra is not None else "install the package that it needs"
     if isinstance(error, ModuleNotFoundError) and error.name in (module, module.partition(".")[0]) and module:
         return EnvironmentProblem(
-            f"the environment {environment_id!r} needs the module {error.name!r}, which is not installed and not in the "
-            f"current folder: run the command in the folder that holds it, or install its package"
+            f"the environment {environment_id!r} needs the module {error.name!r}, which is not installed and not in "
+            f"the current folder: run the command in the folder that holds it, or install its package"
         )
     by = _importer(error)
     if isinstance(error, ModuleNotFoundError | gymnasium.error.DependencyNotInstalled):
         return EnvironmentProblem(
             f"the environment {environment_id!r} needs a package that is not installed ({error}{by}): {remedy}"
         )
+    repair = remedy.replace("install", "install --force-reinstall", 1)
     return EnvironmentProblem(
         f"the environment {environment_id!r} needs a package whose import fails ({type(error).__name__}: {error}{by}): "
-        f"repair the installation, e.g. with {remedy.replace('install', 'install --force-reinstall', 1)}"
+        f"repair the installation, e.g. with {repair}"
     )
 
 

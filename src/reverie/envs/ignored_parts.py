@@ -110,9 +110,7 @@ def without_parts(
 def _named(name: str, spaces: Mapping[Path, gymnasium.Space[Any]]) -> list[Path]:
     """The leaves that a name to be ignored means."""
     found = [
-        path
-        for path in spaces
-        if any(known == name or known.startswith(f"{name}/") for known in part_names(path))
+        path for path in spaces if any(known == name or known.startswith(f"{name}/") for known in part_names(path))
     ]
     if not found:
         raise ConfigError(

@@ -22,7 +22,8 @@ def running_statistics(environment: gymnasium.Env[Any, Any]) -> str | None:
     return (
         f"{' and '.join(layers)} of this environment keeps running statistics, which live in each environment by "
         f"itself: evaluation, loading and resuming begin without them, so that the agent sees other numbers there than "
-        f"in training; leave the wrapper out (DreamerV3 squashes observations and rewards itself), or scale by constants"
+        f"in training; leave the wrapper out (DreamerV3 squashes observations and rewards itself), or scale by "
+        f"constants"
     )
 
 

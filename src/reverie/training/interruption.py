@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from reverie.envs.calls import WATCH
+from reverie.errors import EnvironmentInterrupted
 
 
 class Interruption:
@@ -25,8 +26,9 @@ class Interruption:
     def listen(self, say: Callable[[str], None]) -> Iterator[None]:
         """Within the block the first signal only sets `requested`; a second one raises KeyboardInterrupt.
 
-        An environment that does not come back after the first one is left by `EnvironmentInterrupted`; while it takes
-        long without a signal, `say` names it. Until `end`, the same holds for environments that are closed later.
+        An environment that does not come back after the first one is left by `EnvironmentInterrupted`, which ends the
+        block. While it takes long without a signal, `say` names it. Until `end`, environments that are closed later
+        have little time, too.
 
         Does nothing outside the main thread, where Python receives no signals.
 
@@ -49,6 +51,8 @@ class Interruption:
         try:
             with WATCH.looking(say):
                 yield
+        except EnvironmentInterrupted as problem:
+            say(str(problem))
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)

@@ -21,7 +21,7 @@ from reverie.dream.evolve import dreamed_returns
 from reverie.envs import EnvironmentSource, Vectorization
 from reverie.envs.episodes import episode_seed
 from reverie.envs.pool import processors
-from reverie.errors import ConfigError, EnvironmentInterrupted
+from reverie.errors import ConfigError
 from reverie.training.device import choose_device, choose_precision
 from reverie.training.evaluation import EVALUATION_SEED, Evaluation, Playing, episode_limit
 from reverie.training.files import read_json, write_json
@@ -208,17 +208,13 @@ class WorldModelsTraining:
             self._evolve,
         )
         with self._interruption.listen(lambda text: self.display.say(text)):
-            try:
-                for iteration in range(config.iterations):
-                    for stage in stages:
-                        stage(iteration)
-                        if self._stop:
-                            return False
-                self._draw()
-            except EnvironmentInterrupted as problem:
-                self.display.say(str(problem))
-                return False
-        return True
+            for iteration in range(config.iterations):
+                for stage in stages:
+                    stage(iteration)
+                    if self._stop:
+                        return False
+            self._draw()
+        return not self._stop
 
     def _counters(self, updates: int) -> dict[str, int]:
         """The three counters; steps are those of collecting and of candidates in the real environment."""
