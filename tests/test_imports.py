@@ -36,6 +36,7 @@ ALLOWED["training"] |= {"envs", "replay", "reverie"}
 ALLOWED["api"] = BASE | set(LINE) | {"optim", "envs", "replay"}
 ALLOWED["cli"] = ALLOWED["api"] | {"api", "reverie"}
 ALLOWED["reverie"] = {"api"}
+ALLOWED["__main__"] = {"cli"}
 
 
 def module_of(path: Path) -> str:

@@ -13,6 +13,10 @@ class EnvironmentProblem(ReverieError):
     """The environment is unknown, lacks a package, or broke its own contract."""
 
 
+class EnvironmentInterrupted(EnvironmentProblem):
+    """The environment did not return after Ctrl-C or SIGTERM, and the call was given up: a stop, not a fault."""
+
+
 class SpaceError(ReverieError):
     """An observation or action space that no agent of the library can handle."""
 

@@ -1,6 +1,7 @@
 """Environments that misbehave in one way each; a module of its own so that worker processes can import it."""
 
 import os
+import sys
 import time
 
 import gymnasium
@@ -145,6 +146,53 @@ class Frames(Noisy):
     def render(self):
         self.rendered += 1
         return np.full((self.side, self.side, 3), self.elapsed, np.uint8)
+
+
+class Own(BaseException):
+    """Neither an Exception nor an interrupt."""
+
+
+class Bad(Scripted):
+    """Does something in one of its methods."""
+
+    metadata = {"render_modes": ["rgb_array"]}
+    render_mode = "rgb_array"
+
+    def __init__(self, where, deed):
+        super().__init__()
+        self.where, self.deed = where, deed
+        self._at("make")
+
+    def _at(self, where):
+        if where == self.where:
+            self.deed()
+
+    def reset(self, *, seed=None, options=None):
+        self._at("reset")
+        return super().reset(seed=seed)
+
+    def step(self, action):
+        self._at("step")
+        return super().step(action)
+
+    def render(self):
+        self._at("render")
+
+    def close(self):
+        self._at("close")
+
+
+def leave():
+    sys.exit("the license has run out")
+
+
+def spin():
+    while True:
+        pass
+
+
+def nap():
+    time.sleep(0.6)
 
 
 def one_hot(index, classes=2):

@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import subprocess
 import sys
@@ -273,3 +274,63 @@ def test_import_is_light():
     )
     output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert output.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"pixels": "str"}, "pixels is 'str', but it must be True or False"),
+        ({"pixels": 1}, "pixels is 1"),
+        ({"action_repeat": 1.5}, "action_repeat is 1.5, but it must be a whole number"),
+        ({"action_repeat": True}, "action_repeat is True"),
+        ({"action_repeat": None}, "action_repeat is None"),
+        ({"time_limit": True}, "time_limit is True"),
+        ({"time_limit": "9"}, "time_limit is '9'"),
+        ({"image_size": "64"}, "image_size is '64'"),
+        ({"image_size": 64.0}, "image_size is 64.0"),
+        ({"image_size": True}, "image_size is True"),
+        ({"image_size": (64, "64")}, "image_size is"),
+        ({"image_size": {64, 32}}, "image_size is"),
+        ({"image_size": [64]}, "image_size is"),
+        ({"kwargs": "length=7"}, "kwargs is 'length=7', but it must be a dictionary"),
+        ({"kwargs": {1: 2}}, "kwargs is"),
+        ({"parts": [("a", "image")]}, "parts is"),
+        ({"parts": {"a": 3}}, "part 'a' is said to be"),
+        ({"ignore": 3}, "ignore is 3, but it must be a list of names"),
+    ],
+)
+def test_options_of_a_wrong_type_are_refused(settings, words):
+    with pytest.raises(ConfigError, match=words):
+        EnvironmentSource("CartPole-v1", **settings)
+
+
+def test_numbers_of_numpy_are_numbers():
+    source = EnvironmentSource(
+        "CartPole-v1", pixels=np.True_, image_size=np.int64(40), action_repeat=np.int8(2), time_limit=np.int32(9)
+    )
+    assert source.image_size == (40, 40) and source.pixels is True
+    assert json.loads(json.dumps(source.to_json()))["action_repeat"] == 2
+
+
+BROKEN = {
+    "missing": ("import something_of_nobody", ["No module named 'something_of_nobody'", "imported by minigrid"]),
+    "library": ("raise ImportError('libGL.so.1: cannot open shared object file')", ["libGL.so.1", "import fails"]),
+    "other": ("raise ValueError('numpy.dtype size changed')", ["ValueError: numpy.dtype size changed", "minigrid"]),
+    "exits": ("raise SystemExit(3)", ["import of the module 'minigrid' raised SystemExit: 3"]),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_an_extra_whose_import_fails_says_which(tmp_path, monkeypatch, kind):
+    if importlib.util.find_spec("minigrid") is not None:
+        pytest.skip("minigrid is installed")
+    code, words = BROKEN[kind]
+    (tmp_path / "minigrid").mkdir()
+    (tmp_path / "minigrid" / "__init__.py").write_text("from minigrid import core\n")
+    (tmp_path / "minigrid" / "core.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(EnvironmentProblem) as caught:
+        make("MiniGrid-Empty-5x5-v0")
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+    row = next(row for row in list_environments() if row["suite"] == "minigrid")
+    assert not row["installed"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -52,6 +52,7 @@ class Learner:
         time_limit: truncate episodes after this many frames.
         parts: name of an observation part -> what it is, where its space does not tell: `image`, `image:AXES` with a
             letter for each axis (t frames, h height, w width, c colors), `vector` or `discrete`.
+        ignore: names of observation parts to leave out, e.g. `["mission"]`.
         preset: `quick` for small tasks on a CPU within the hour, `paper` for the paper's protocol for this kind of
             task, or another of `PRESETS` in the agent's file; by default quick on a CPU and paper on a GPU. A run that
             is there keeps its preset and its settings.
@@ -79,15 +80,17 @@ class Learner:
         action_repeat: int | None = None,
         time_limit: int | None = None,
         parts: Mapping[str, str] | None = None,
+        ignore: Collection[str] = (),
         preset: str | None = None,
         change: bool | None = None,
         **settings: Any,
     ) -> None:
         if isinstance(environment, EnvironmentSource):
-            if pixels or image_size is not None or action_repeat not in (None, 1) or time_limit is not None or parts:
+            beside = (pixels, image_size is not None, action_repeat not in (None, 1), time_limit is not None)
+            if any(beside) or parts or ignore:
                 raise ConfigError(
                     "got an EnvironmentSource and wrapper settings beside it; give pixels, image_size, action_repeat, "
-                    "time_limit and parts to the EnvironmentSource"
+                    "time_limit, parts and ignore to the EnvironmentSource"
                 )
             self.source = environment
         else:
@@ -96,14 +99,14 @@ class Learner:
             if action_repeat is None:
                 action_repeat = paper_repeat(self.agent_name, environment) if isinstance(environment, str) else 1
             self.source = EnvironmentSource(
-                environment, pixels, image_size, action_repeat, time_limit, parts=parts or {}
+                environment, pixels, image_size, action_repeat, time_limit, parts=parts or {}, ignore=ignore
             )
         self._device = choose_device(device)
         own = {field.name for field in fields(self.settings_class)}
         self._chosen = _agent_settings(self.agent_name, settings, own)
         usual = default_preset(self._device.type)
         make_config(self.agent_name, self._chosen, preset or usual)  # a slip is said before an environment is made
-        self.translator = self.source.make() if self.source.kind == "object" else self.source.translator()
+        self.translator = self.source.translator()
         self.interface = self.translator.interface
         folder = Path(run) if run else default_path(self.source.name, self.agent_name, seed, self.source.code)
         self.run_folder = folder.absolute()  # an environment may change the working directory
@@ -142,7 +145,7 @@ class Learner:
             ConfigError: it was a function or an object, and the agent was loaded without it.
         """
         if self._adapter is None:
-            self._adapter = self.translator if self.source.kind == "object" else self.source.make()
+            self._adapter = self.source.make()
         return self._adapter
 
     @property
@@ -354,7 +357,8 @@ class Learner:
 
     def _encoded(self, observation: Any) -> tuple[int | None, dict[str, np.ndarray]]:
         """How many observations a batch holds, None for a single one; and their parts [N or 1, ...]."""
-        space = self.translator.environment.observation_space
+        environment = self.translator.environment
+        space = (environment if self.source.pixels else environment.unwrapped).observation_space
         count = batch_size(space, observation)
         single = [observation] if count is None else split_batch(space, observation, count)
         if not single:

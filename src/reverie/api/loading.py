@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ def load(
     time_limit: int | None = None,
     kwargs: Mapping[str, Any] | None = None,
     parts: Mapping[str, str] | None = None,
+    ignore: Collection[str] | None = None,
     trust_environment: bool = False,
 ) -> Learner:
     """A trained agent, ready to act, evaluate, dream or continue learning.
@@ -46,6 +47,7 @@ def load(
         time_limit: truncate episodes after this many frames.
         kwargs: keyword arguments for the constructor or function.
         parts: name of an observation part -> what it is.
+        ignore: names of observation parts to leave out.
         trust_environment: import the module that the folder names, where the environment is `module:Id`. Importing runs
             its code, so it is not done for a folder of somebody else without being asked.
 
@@ -68,8 +70,9 @@ def load(
         time_limit=time_limit,
         kwargs=kwargs,
         parts=parts,
+        ignore=ignore,
     )
-    as_stored = environment is None and (pixels, image_size, kwargs, parts) == (None, None, None, None)
+    as_stored = environment is None and (pixels, image_size, kwargs, parts, ignore) == (None,) * 5
     if as_stored and isinstance(description.get("spaces"), dict):
         source.translator(description["spaces"])  # from now on the recipe knows its spaces
     cls = LEARNERS[description["agent"]]

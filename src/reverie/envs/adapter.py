@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import numbers
+import warnings
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 import gymnasium
@@ -11,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reverie.envs.action_codec import ActionVariable
+from reverie.envs.calls import CLOSING_SECONDS, WATCH, Calls
+from reverie.envs.ignored_parts import WithoutParts, without_parts
 from reverie.envs.spaces import ActionCodec, ObservationCodec
 from reverie.envs.wrappers import ActionRepeat, RenderedObservation, ResizeImages
-from reverie.errors import EnvironmentProblem, ReverieError
+from reverie.errors import EnvironmentProblem
 from reverie.spaces import Interface
 
 
@@ -26,6 +31,7 @@ class EnvironmentAdapter:
         name: what to call the environment in messages.
         owns_environment: whether `close` also closes the environment.
         parts: name of an observation part -> what it is, see `ObservationCodec`.
+        calls: runs its code, as it did when the environment was made; by default begins with nothing known of it.
 
     Attributes:
         environment: the wrapped environment.
@@ -47,20 +53,26 @@ class EnvironmentAdapter:
         name: str | None = None,
         owns_environment: bool = True,
         parts: Mapping[str, str] | None = None,
+        calls: Calls | None = None,
     ) -> None:
         if not isinstance(environment, gymnasium.Env):
             raise not_an_environment(environment)
         if isinstance(environment, ResizeImages):
             parts = environment.parts
+        environment, notice = without_parts(environment, parts=parts)
+        if notice is not None:
+            warnings.warn(notice, stacklevel=2)
         if action_repeat != 1:
             environment = ActionRepeat(environment, action_repeat)
         self.environment = environment
         self.name = name or _name_of(environment)
+        self._calls = calls or Calls(self.name)
         self.action_repeat = _total_repeat(environment)
         self.time_limit = _time_limit(environment)
         self._observations = ObservationCodec(environment.observation_space, parts)
         self._actions = ActionCodec(environment.action_space)
         self.interface = Interface(self._observations.parts, self._actions.parts)
+        self._converters = _converters(environment)
         self._owns_environment = owns_environment
         self._episode_runs = False
 
@@ -77,12 +89,7 @@ class EnvironmentAdapter:
             EnvironmentProblem: if the environment raises or breaks its contract.
         """
         self._episode_runs = False
-        try:
-            result = self.environment.reset(seed=int(seed))
-        except ReverieError:
-            raise
-        except Exception as error:
-            raise self._raised("reset", error) from error
+        result = self._calls.run("reset", self.environment.reset, seed=int(seed))
         if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], dict):
             raise EnvironmentProblem(
                 f"reset of {self.name} returned a {type(result).__name__}, but Gymnasium asks for (observation, info): "
@@ -110,12 +117,7 @@ class EnvironmentAdapter:
         if not self._episode_runs:
             raise EnvironmentProblem(f"step of {self.name} was called while no episode runs: call reset first")
         decoded = self._actions.decode(action)
-        try:
-            result = self.environment.step(decoded)
-        except ReverieError:
-            raise
-        except Exception as error:
-            raise self._raised("step", error) from error
+        result: Any = self._calls.run("step", self.environment.step, decoded)
         if not isinstance(result, tuple) or len(result) != 5:
             length = f" of {len(result)}" if isinstance(result, tuple) else ""
             raise EnvironmentProblem(
@@ -125,16 +127,18 @@ class EnvironmentAdapter:
         raw_observation, raw_reward, terminated, truncated, info = result
         observation = self._observations.encode(raw_observation)
         reward = self._checked_reward(raw_reward)
+        terminated = self._checked_flag("terminated", terminated)
+        truncated = self._checked_flag("truncated", truncated)
         self._episode_runs = not (terminated or truncated)
-        return observation, reward, bool(terminated), bool(truncated), info
+        return observation, reward, terminated, truncated, info
 
     def encode_observation(self, observation: Any) -> dict[str, NDArray[Any]]:
         """Part arrays of an observation of the environment, or of a frame of `render()` where frames are observed.
 
         Images may have the size that the environment gives them; see `ObservationCodec.encode`.
         """
-        if isinstance(self.environment, RenderedObservation | ResizeImages):
-            observation = self.environment.converted(observation)
+        for wrapper in self._converters:
+            observation = wrapper.converted(observation)
         return self._observations.encode(observation)
 
     def decode_observation(self, parts: Mapping[str, NDArray[Any]]) -> Any:
@@ -162,25 +166,41 @@ class EnvironmentAdapter:
         """
         if self.environment.render_mode != "rgb_array":
             return None
-        try:
-            frame = self.environment.render()
-        except ReverieError:
-            raise
-        except Exception as error:
-            raise self._raised("render", error) from error
+        frame: Any = self._calls.run("render", self.environment.render)
         return None if frame is None else np.array(frame)
 
     def close(self) -> None:
-        """Release the environment; one that the caller made and handed over stays open."""
+        """Release the environment; one that the caller made and handed over stays open.
+
+        What goes wrong is only warned of, since nothing depends on it anymore.
+        """
         self._episode_runs = False
         if self._owns_environment:
-            self.environment.close()
+            close_environment(self.environment, self._calls)
+
+    def _checked_flag(self, name: str, flag: Any) -> bool:
+        """`terminated` or `truncated` as bool."""
+        if isinstance(flag, bool | np.bool_):
+            return bool(flag)
+        try:
+            array = np.asarray(flag)
+        except (TypeError, ValueError, RuntimeError):  # e.g. a tensor on a GPU
+            array = np.empty(0)
+        if array.dtype != np.bool_ or array.shape != ():
+            raise EnvironmentProblem(
+                f"{name} of {self.name} is {flag!r}, but it must be True or False (bool or numpy.bool_): correct the "
+                f"environment's step"
+            )
+        return bool(array)
 
     def _checked_reward(self, reward: Any) -> np.float32:
         """The reward as a finite float32."""
         try:
-            array = np.asarray(reward, dtype=np.float64)
-        except (TypeError, ValueError) as error:
+            array = np.asarray(reward)
+            if array.dtype.kind not in "fiub" and not isinstance(reward, numbers.Real | Decimal):
+                raise self._bad_reward(reward)
+            array = array.astype(np.float64)
+        except (TypeError, ValueError, RuntimeError) as error:
             raise self._bad_reward(reward) from error
         with np.errstate(over="ignore"):
             cast = array.astype(np.float32).reshape(-1)
@@ -190,14 +210,17 @@ class EnvironmentAdapter:
 
     def _bad_reward(self, reward: Any) -> EnvironmentProblem:
         return EnvironmentProblem(
-            f"the reward of {self.name} is {reward!r}, but it must be one finite number: mend the environment's step"
+            f"the reward of {self.name} is {reward!r}, but it must be one finite number: correct the environment's step"
         )
 
-    def _raised(self, method: str, error: Exception) -> EnvironmentProblem:
-        return EnvironmentProblem(
-            f"{method} of {self.name} raised {type(error).__name__}: {error} (on the command line, "
-            f"REVERIE_TRACEBACK=1 shows where)"
-        )
+
+def close_environment(environment: gymnasium.Env[Any, Any], calls: Calls) -> None:
+    """Closes an environment, for `CLOSING_SECONDS` at most; whatever goes wrong is a warning."""
+    try:
+        with WATCH.looking():
+            calls.run("close", environment.close, limit=CLOSING_SECONDS)
+    except EnvironmentProblem as problem:
+        warnings.warn(f"{problem}; nothing else is lost by that", RuntimeWarning, stacklevel=3)
 
 
 def not_an_environment(environment: Any) -> EnvironmentProblem:
@@ -216,6 +239,15 @@ def _name_of(environment: gymnasium.Env[Any, Any]) -> str:
     """The id of the environment, or the name of its class."""
     spec = environment.spec
     return spec.id if spec is not None else type(environment.unwrapped).__name__
+
+
+def _converters(environment: gymnasium.Env[Any, Any]) -> list[WithoutParts | ResizeImages | RenderedObservation]:
+    """The outermost wrappers as far as they are those that change observations, in the order in which they do so."""
+    found: list[WithoutParts | ResizeImages | RenderedObservation] = []
+    while isinstance(environment, WithoutParts | ResizeImages | RenderedObservation):
+        found.insert(0, environment)
+        environment = environment.env
+    return found
 
 
 def _total_repeat(environment: gymnasium.Env[Any, Any]) -> int:

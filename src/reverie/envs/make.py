@@ -5,21 +5,25 @@ from __future__ import annotations
 import copy
 import difflib
 import functools
-import importlib
 import inspect
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import gymnasium
 
-from reverie.envs.adapter import EnvironmentAdapter, not_an_environment
+from reverie.envs.adapter import EnvironmentAdapter, close_environment, not_an_environment
+from reverie.envs.calls import Abandoned, Calls
+from reverie.envs.checks import checked_count, checked_flag, checked_image_size, checked_mapping, checked_names
 from reverie.envs.code_identity import ADDRESS, describe_code
-from reverie.envs.extras import missing_package, register_suite
-from reverie.envs.images import MAXIMUM_IMAGE_SIDE, MINIMUM_IMAGE_SIDE, PartKind
+from reverie.envs.extras import import_module, missing_package, register_suite
+from reverie.envs.ignored_parts import without_parts
+from reverie.envs.images import PartKind
+from reverie.envs.running_statistics import running_statistics
 from reverie.envs.source_code import is_installed_module
 from reverie.envs.stored_spaces import SpacesOnly, space_from_json, space_to_json
 from reverie.envs.wrappers import ActionRepeat, RenderedObservation, ResizeImages
@@ -38,6 +42,7 @@ def make(
     time_limit: int | None = None,
     kwargs: Mapping[str, Any] | None = None,
     parts: Mapping[str, str] | None = None,
+    ignore: Collection[str] = (),
     render: bool = False,
 ) -> EnvironmentAdapter:
     """Make one environment and wrap it so that it speaks in parts.
@@ -52,6 +57,8 @@ def make(
         kwargs: keyword arguments for the constructor or function.
         parts: name of an observation part -> what it is: `image`, `image:AXES` with a letter for each axis of its space
             (t frames, h height, w width, c colors), `vector` or `discrete`; by default as its space says.
+        ignore: names of observation parts to leave out. Those that no agent can read (Text, Graph, Sequence, OneOf) are
+            left out anyhow, with a warning, where others remain.
         render: prepare `adapter.render()`, for videos, where the environment can render frames.
 
     Returns:
@@ -70,6 +77,7 @@ def make(
         time_limit=time_limit,
         kwargs=kwargs or {},
         parts=parts or {},
+        ignore=ignore,
     )
     return source.make(render=render)
 
@@ -87,11 +95,12 @@ class EnvironmentSource:
         kwargs: keyword arguments for the constructor or function.
         parts: name of an observation part -> what it is, where its space does not tell: `image`, `image:AXES`, `vector`
             or `discrete`.
+        ignore: names of observation parts to leave out.
         trusted: whether a module that an id names may be imported: yes if the user named it, not if a file did.
 
     Raises:
         EnvironmentProblem: if `environment` is none of the three.
-        ConfigError: if a setting is out of range or does not fit the others.
+        ConfigError: if a setting is of the wrong type, out of range or does not fit the others.
     """
 
     environment: str | Environment | Callable[..., Environment]
@@ -101,17 +110,23 @@ class EnvironmentSource:
     time_limit: int | None = None
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     parts: Mapping[str, str] = field(default_factory=dict)
+    ignore: Collection[str] = ()
     trusted: bool = field(default=True, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "image_size", _checked_image_size(self.image_size))
-        object.__setattr__(self, "kwargs", dict(self.kwargs or {}))
-        object.__setattr__(self, "parts", dict(self.parts or {}))
+        checked = {
+            "pixels": checked_flag("pixels", self.pixels),
+            "image_size": checked_image_size(self.image_size),
+            "action_repeat": checked_count("action_repeat", self.action_repeat),
+            "time_limit": None if self.time_limit is None else checked_count("time_limit", self.time_limit),
+            "kwargs": checked_mapping("kwargs", self.kwargs),
+            "parts": checked_mapping("parts", self.parts),
+            "ignore": checked_names("ignore", self.ignore),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
         for name, text in self.parts.items():
             PartKind.parse(name, text)
-        for name, value in (("action_repeat", self.action_repeat), ("time_limit", self.time_limit)):
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} is {value}, but it must be at least 1")
         if self.kind == "object" and self.kwargs:
             raise ConfigError(
                 f"kwargs {sorted(self.kwargs)} were given with an environment that is already made: pass an id or a "
@@ -156,16 +171,16 @@ class EnvironmentSource:
         if not isinstance(self.environment, str):
             return describe_code(self.environment, kwargs)
         module, _, bare = self.environment.rpartition(":")
+        if module and is_installed_module(module):
+            return {}
+        if module:
+            self._require_trust()
+            import_module(self.environment, module)
+        specification = gymnasium.registry.get(bare)
         try:
-            if module and is_installed_module(module):
-                return {}
-            if module:
-                self._require_trust()
-                importlib.import_module(module)
-            specification = gymnasium.registry.get(bare)
             return describe_code(specification, kwargs) if specification is not None else {}
         except ImportError as error:
-            raise missing_package(self.environment, str(error)) from error
+            raise missing_package(self.environment, error) from error
 
     def _require_trust(self) -> None:
         """Refuses to import a module that only a file names, for importing runs its code.
@@ -205,20 +220,16 @@ class EnvironmentSource:
             if frames:
                 # Without a display MuJoCo renders only through EGL, and it reads this when first imported.
                 os.environ.setdefault("MUJOCO_GL", "egl")
-        base = self._make_base(frames)
+        calls = Calls(self.name)
+        base = calls.run("construction", self._make_base, frames)
         try:
-            adapter = self._adapter(base)
+            adapter = calls.run("construction", self._adapted, base, calls)
         except ReverieError:
             if self.kind != "object":
-                base.close()
+                close_environment(base, calls)
             raise
         self.__dict__["spaces"] = _spaces_of(base)
         return adapter
-
-    def _adapter(self, base: Environment) -> EnvironmentAdapter:
-        """The adapter of an environment without our wrappers."""
-        owns = self.kind != "object"
-        return EnvironmentAdapter(self._wrapped(base), name=self.name, owns_environment=owns, parts=self.parts)
 
     @functools.cached_property
     def spaces(self) -> dict[str, Any]:
@@ -248,7 +259,7 @@ class EnvironmentSource:
                 f"environment again with environment=... or --env"
             ) from error
         self.__dict__["spaces"] = dict(described)
-        return self._adapter(SpacesOnly(observation, action))
+        return self._adapted(SpacesOnly(observation, action), Calls(self.name))
 
     def to_json(self) -> dict[str, Any]:
         """The recipe as plain JSON types.
@@ -272,15 +283,16 @@ class EnvironmentSource:
             "kwargs": kwargs,
             "plain_kwargs": plain,
             "parts": dict(self.parts),
+            "ignore": list(self.ignore),
             "code": self.code,
         }
 
     def identity(self) -> dict[str, Any]:
         """What of `to_json` must be the same for a run to be the same.
 
-        The parts follow from the interface, and the code is compared piece by piece.
+        What the parts are and which are ignored follows from the interface, and the code is compared piece by piece.
         """
-        return {key: value for key, value in self.to_json().items() if key not in ("parts", "code")}
+        return {key: value for key, value in self.to_json().items() if key not in ("parts", "ignore", "code")}
 
     def _plain_kwargs(self) -> dict[str, Any] | None:
         """The keyword arguments as JSON holds them, or None if it cannot."""
@@ -331,7 +343,7 @@ class EnvironmentSource:
             stored["image_size"] = tuple(stored["image_size"])
         if data["plain_kwargs"]:
             stored["kwargs"] = _fitting(data["kwargs"], environment)
-        stored["parts"] = data.get("parts", {})
+        stored |= {"parts": data.get("parts", {}), "ignore": data.get("ignore", ())}
         if environment is None:
             return EnvironmentSource(data["environment"], **{**stored, "trusted": trusted, **given})
         return EnvironmentSource(environment, **{**stored, **given})
@@ -380,6 +392,14 @@ class EnvironmentSource:
             specification.entry_point = creator
         return specification
 
+    def _adapted(self, base: Environment, calls: Calls) -> EnvironmentAdapter:
+        """The adapter of an environment with its wrappers."""
+        self._warn_once(running_statistics(base))
+        owns = self.kind != "object"
+        return EnvironmentAdapter(
+            self._wrapped(base), name=self.name, owns_environment=owns, parts=self.parts, calls=calls
+        )
+
     def _wrapped(self, base: Environment) -> Environment:
         """The environment with its wrappers; repeated frames are skipped before anything is rendered or resized."""
         wrapped = base
@@ -390,8 +410,17 @@ class EnvironmentSource:
         size = self.image_size
         assert size is None or isinstance(size, tuple)
         if self.pixels:
-            return RenderedObservation(wrapped, size or DEFAULT_PIXEL_SIZE)
-        return wrapped if size is None else ResizeImages(wrapped, size, self.parts)
+            wrapped = RenderedObservation(wrapped, size or DEFAULT_PIXEL_SIZE)
+        wrapped, notice = without_parts(wrapped, self.ignore, self.parts)
+        self._warn_once(notice)
+        return wrapped if self.pixels or size is None else ResizeImages(wrapped, size, self.parts)
+
+    def _warn_once(self, text: str | None) -> None:
+        """Warns of something unless this recipe has done so, also in the process that sent it to a worker."""
+        given: set[str] = self.__dict__.setdefault("_given", set())
+        if text is not None and text not in given:
+            given.add(text)
+            warnings.warn(text, stacklevel=2)
 
     def _make_base(self, frames: bool) -> Environment:
         """The environment without our wrappers; `frames` asks for `rgb_array` rendering where it exists."""
@@ -405,9 +434,9 @@ class EnvironmentSource:
             if frames and "render_mode" not in kwargs and _takes_render_mode(environment):
                 kwargs["render_mode"] = "rgb_array"
             made = environment(**kwargs)
-        except ReverieError:
+        except (ReverieError, KeyboardInterrupt, Abandoned):
             raise
-        except Exception as error:
+        except BaseException as error:
             raise EnvironmentProblem(
                 f"the environment {self.name!r} could not be made with kwargs {dict(self.kwargs)}: "
                 f"{type(error).__name__}: {error}"
@@ -420,6 +449,9 @@ class EnvironmentSource:
         """An environment from Gymnasium's registry."""
         self._require_trust()
         register_suite(environment_id)
+        module = environment_id.rpartition(":")[0]
+        if module:
+            import_module(environment_id, module)
         kwargs = dict(self.kwargs)
         try:
             if frames and "render_mode" not in kwargs:
@@ -434,7 +466,7 @@ class EnvironmentSource:
         except (gymnasium.error.UnregisteredEnv, gymnasium.error.DeprecatedEnv) as error:
             raise _unknown(environment_id) from error
         except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
-            raise missing_package(environment_id, str(error)) from error
+            raise missing_package(environment_id, error) from error
 
 
 def _spaces_of(environment: Environment) -> dict[str, Any]:
@@ -471,19 +503,6 @@ def as_source(environment: EnvironmentSource | str | Environment | Callable[...,
     return environment if isinstance(environment, EnvironmentSource) else EnvironmentSource(environment)
 
 
-def _checked_image_size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
-    """Height and width, both within what agents can see."""
-    if size is None:
-        return None
-    pair = (size, size) if isinstance(size, int) else tuple(size)
-    if len(pair) != 2 or not all(MINIMUM_IMAGE_SIDE <= side <= MAXIMUM_IMAGE_SIDE for side in pair):
-        raise ConfigError(
-            f"image_size is {size}, but it must be one side, or height and width, of {MINIMUM_IMAGE_SIDE} to "
-            f"{MAXIMUM_IMAGE_SIDE} pixels"
-        )
-    return int(pair[0]), int(pair[1])
-
-
 def _fitting(kwargs: Mapping[str, Any], environment: Any) -> dict[str, Any]:
     """The stored keyword arguments that an environment given in the place of the stored one can be made with."""
     if isinstance(environment, gymnasium.Env):
@@ -509,10 +528,7 @@ def _takes_render_mode(function: Callable[..., Any]) -> bool:
 
 def _render_modes(environment_id: str) -> list[str] | None:
     """The render modes that the class of an id declares, or None if it declares nothing."""
-    module, _, bare = environment_id.rpartition(":")
-    if module:
-        importlib.import_module(module)
-    entry_point = gymnasium.spec(bare).entry_point
+    entry_point = gymnasium.spec(environment_id.rpartition(":")[2]).entry_point
     creator = gymnasium.envs.registration.load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
     metadata = getattr(creator, "metadata", None)
     return metadata.get("render_modes") if isinstance(metadata, dict) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -81,6 +82,11 @@ class EnvironmentPool(ABC):
     def episodes(self) -> NDArray[np.int64]:
         """Index of the current episode of each environment, int64 [E]."""
         return self._episodes.copy()
+
+    @property
+    def failed(self) -> bool:
+        """Whether the pool can only begin new episodes: its last step was not completed, or there was none yet."""
+        return self._ended is None
 
     def reset(self) -> Steps:
         """Begin episode 0 everywhere, as a new pool does."""
@@ -221,7 +227,12 @@ class InProcessPool(EnvironmentPool):
     def __init__(self, source: EnvironmentSource, num_envs: int, seed: int, *, render: bool = False) -> None:
         super().__init__(num_envs, seed)
         require_copies(source, num_envs)
-        self._runners = [EpisodeRunner(source.make(render=render), seed, index) for index in range(num_envs)]
+        self._runners: list[EpisodeRunner] = []
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.close)
+            for index in range(num_envs):
+                self._runners.append(EpisodeRunner(source.make(render=render), seed, index))
+            undo.pop_all()
         self.interface = self._runners[0].adapter.interface
         self.time_limit = self._runners[0].adapter.time_limit
 

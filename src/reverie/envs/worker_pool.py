@@ -66,10 +66,10 @@ class WorkerPool(EnvironmentPool):
         self._render = render
         self._restarts = 0
         self._last: list[dict[str, NDArray[Any]] | None] = [None] * num_envs
-        self._workers = [
-            Worker(Assignment(payload, seed, tuple(int(index) for index in indices), render), timeout)
-            for indices in np.array_split(np.arange(num_envs), count)
-        ]
+        self._workers = []
+        for indices in np.array_split(np.arange(num_envs), count):
+            name = f"the worker process of environments {indices.tolist()} ({source.name})"
+            self._workers.append(Worker(Assignment(payload, seed, tuple(indices.tolist()), render), timeout, name=name))
         self._finalizer = weakref.finalize(self, _shut_down, self._workers)
         try:
             self._start_all()
@@ -156,13 +156,13 @@ class WorkerPool(EnvironmentPool):
             indices = list(worker.assignment.indices)
             if worker.deaths >= MAXIMUM_DEATHS:
                 raise EnvironmentProblem(
-                    f"the worker process of environments {indices} ({self._name}) {reason}, the {worker.deaths}th "
-                    f"time without completing a step: try vectorization='in-process' to see why"
+                    f"{worker.name} {reason}, the {worker.deaths}th time without completing a step: try "
+                    f"vectorization='in-process' to see why"
                 )
             self._restarts += 1  # in the text, because Python shows a warning of the same text only once
             warnings.warn(
-                f"the worker process of environments {indices} ({self._name}) {reason}; it is restarted "
-                f"(restart {self._restarts} of this pool), and the episodes that it ran are closed as truncated",
+                f"{worker.name} {reason}; it is restarted (restart {self._restarts} of this pool), and the episodes "
+                f"that it ran are closed as truncated",
                 RuntimeWarning,
                 stacklevel=5,
             )

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reverie import errors
+from reverie.envs.calls import WATCH, Call, Calls
 from reverie.envs.episodes import EpisodeRunner, Moment, Task
 from reverie.envs.make import EnvironmentSource
 
@@ -39,7 +40,9 @@ PROGRAM = (
     "getattr(importlib.import_module(module), name)(int(sys.argv[1]))"
 )
 # How often a silent worker is looked at, in case its end went unnoticed because a child of its own holds the socket.
-LOOK_SECONDS = 1.0
+LOOK_SECONDS = 0.25
+# How long a process may take to end once its connection is closed.
+ENDING_SECONDS = 1.0
 # Importing and making an environment takes longer than a step.
 LEAST_STARTING_SECONDS = 60.0
 
@@ -76,13 +79,21 @@ class Worker:
         assignment: what the worker runs; the first message that its program gets.
         timeout: seconds after which a worker that does not answer counts as dead, or None.
         program: `module:function`, called with the descriptor of the worker's end; see `serve`.
+        name: what to call the worker in messages.
 
     Attributes:
         deaths: deaths since the worker last completed a step; kept by the pool.
     """
 
-    def __init__(self, assignment: Any, timeout: float | None, program: str = "reverie.envs.workers:main") -> None:
+    def __init__(
+        self,
+        assignment: Any,
+        timeout: float | None,
+        program: str = "reverie.envs.workers:main",
+        name: str = "the worker process of an environment",
+    ) -> None:
         self.assignment = assignment
+        self.name = name
         self._program = program
         self.deaths = 0
         self._timeout = timeout
@@ -145,6 +156,7 @@ class Worker:
 
         Raises:
             WorkerDied: if the process has ended or does not answer in time.
+            EnvironmentInterrupted: if it does not answer although somebody has asked to stop.
             ReverieError: if an environment raised; the cause holds the traceback as text.
         """
         return self._receive(self._timeout)
@@ -182,17 +194,22 @@ class Worker:
     def _receive(self, timeout: float | None) -> Any:
         if self._connection is None or self._process is None:
             raise WorkerDied("was not running")
-        deadline = None if timeout is None else time.monotonic() + timeout
+        call = Call(self.name, time.monotonic(), here=False)
         number = 0
-        while number != self._requests:
-            number, answer = self._next_answer(timeout, deadline)
+        outer = WATCH.enter(call)
+        try:
+            while number != self._requests:
+                number, answer = self._next_answer(timeout, call)
+        finally:
+            WATCH.leave(outer)
         if answer[0] == "error":
             _, kind, message, text = answer
             raise getattr(errors, kind, errors.EnvironmentProblem)(message) from WorkerTraceback(f"\n{text}")
         return answer[1]
 
-    def _next_answer(self, timeout: float | None, deadline: float | None) -> tuple[int, Any]:
+    def _next_answer(self, timeout: float | None, call: Call) -> tuple[int, Any]:
         """The next answer that comes, with the number of its request."""
+        deadline = None if timeout is None else call.began + timeout
         assert self._process is not None
         try:
             while not self._connection.poll(self._look_seconds(deadline)):
@@ -201,6 +218,9 @@ class Worker:
                 if deadline is not None and time.monotonic() >= deadline:
                     self.kill()
                     raise WorkerDied(f"did not answer within {timeout:g} seconds")
+                if WATCH.overdue(call):
+                    self.kill()
+                    raise WATCH.give_up(call)
         except (EOFError, OSError):
             raise WorkerDied(self._how_it_ended()) from None
         try:
@@ -220,7 +240,7 @@ class Worker:
     def _how_it_ended(self) -> str:
         assert self._process is not None
         try:
-            code = self._process.wait(LOOK_SECONDS)
+            code = self._process.wait(ENDING_SECONDS)
         except subprocess.TimeoutExpired:
             self.kill()
             return "closed its connection"
@@ -258,6 +278,7 @@ def serve(descriptor: int, handle: Callable[[Any], Any]) -> None:
 
     # The parent decides what an interrupt from the keyboard means, and ends its workers by closing the connection.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Calls.protects_exit = False
     os.set_inheritable(descriptor, False)
     connection = Connection(descriptor)
     try:
@@ -294,6 +315,6 @@ def _answer(request: Any, handle: Callable[[Any], Any]) -> tuple[Any, ...]:
         return "done", handle(request)
     except errors.ReverieError as error:
         return "error", type(error).__name__, str(error), traceback.format_exc()
-    except Exception as error:  # noqa: BLE001 (whatever it is, the parent must hear of it)
+    except BaseException as error:  # noqa: BLE001 (whatever it is, the parent must hear of it)
         sentence = f"a worker process raised {type(error).__name__}: {error}"
         return "error", "EnvironmentProblem", sentence, traceback.format_exc()

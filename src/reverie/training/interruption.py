@@ -8,6 +8,9 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from reverie.envs.calls import WATCH
+from reverie.errors import EnvironmentInterrupted
+
 
 class Interruption:
     """Whether somebody has asked to stop.
@@ -23,6 +26,10 @@ class Interruption:
     def listen(self, say: Callable[[str], None]) -> Iterator[None]:
         """Within the block the first signal only sets `requested`; a second one raises KeyboardInterrupt.
 
+        An environment that does not come back after the first one is left by `EnvironmentInterrupted`, which ends the
+        block. While it takes long without a signal, `say` names it. Until `end`, environments that are closed later
+        have little time, too.
+
         Does nothing outside the main thread, where Python receives no signals.
 
         Args:
@@ -36,11 +43,20 @@ class Interruption:
             if self.requested:
                 raise KeyboardInterrupt
             self.requested = True
+            WATCH.request_stop()
             say("stopping: writing a checkpoint (press Ctrl-C again to stop without)")
 
+        WATCH.withdraw_stop()
         previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            yield
+            with WATCH.looking(say):
+                yield
+        except EnvironmentInterrupted as problem:
+            say(str(problem))
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
+
+    def end(self) -> None:
+        """Once environments are closed: nothing of the request concerns what comes after it."""
+        WATCH.withdraw_stop()

@@ -20,7 +20,7 @@ from reverie.dream.drawing import Drawing
 from reverie.dream.open_loop import choose_sequences, predict_open_loop
 from reverie.dream.scene import Scene
 from reverie.envs import EnvironmentSource, make_pool
-from reverie.errors import EnvironmentProblem, ReverieError, RunFolderError
+from reverie.errors import EnvironmentInterrupted, EnvironmentProblem, ReverieError, RunFolderError
 from reverie.replay import SequenceReplay
 from reverie.safe_files import check_shape, damage_of, remove_folder
 from reverie.tensor_files import read_tensors
@@ -312,6 +312,9 @@ class Trainer:
                     self.save_checkpoint()
                 elif self.updater.updates == 0:
                     warnings.warn(self._without_update(), stacklevel=2)
+            except EnvironmentInterrupted as problem:
+                self.display.say(f"{problem}; its episode counts as truncated")
+                self.save_checkpoint()
             except EnvironmentProblem as error:
                 self.updater.check()  # an agent that has diverged gives actions that no environment takes
                 self.save_checkpoint()
@@ -532,6 +535,7 @@ class Trainer:
     def close(self) -> None:
         """Ends environments, closes files and frees the folder."""
         with contextlib.ExitStack() as stack:
+            stack.callback(self._interruption.end)
             stack.callback(self.folder.close)
             # What a checkpoint needs is on the disk already; the rest cannot be mended here.
             stack.enter_context(contextlib.suppress(OSError))

@@ -18,7 +18,7 @@ try:
     import pygame
     from gymnasium.envs.box2d import car_dynamics, car_racing
 except (ImportError, gymnasium.error.DependencyNotInstalled) as _error:
-    raise missing_package("reverie/CarRacing-v0", str(_error)) from _error
+    raise missing_package("reverie/CarRacing-v0", _error) from _error
 
 SIDE = car_racing.STATE_W
 """Height and width of the observation in pixels."""

@@ -73,7 +73,7 @@ class DeepMindControl(gymnasium.Env[Any, NDArray[np.float32]]):
     ) -> None:
         self._name = f"dmc/{domain}-{task}-v0"
         if importlib.util.find_spec("dm_control") is None:
-            raise missing_package(self._name, "no module named 'dm_control'")
+            raise missing_package(self._name, ModuleNotFoundError("no module named 'dm_control'"))
         suite, problem = _import_suite()
         if render_mode == "rgb_array" and problem:
             raise self._cannot_render(problem)

@@ -65,7 +65,7 @@ class TakeCover(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
         try:
             import vizdoom
         except ImportError as error:
-            raise missing_package("reverie/TakeCover-v0", str(error)) from error
+            raise missing_package("reverie/TakeCover-v0", error) from error
         self._vizdoom = vizdoom
         self.render_mode = render_mode
         self.episode_timeout = episode_timeout

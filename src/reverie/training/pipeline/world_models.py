@@ -202,6 +202,7 @@ class WorldModelsTraining:
         self._players.close()
         self.writer.close()
         self.folder.close()
+        self._interruption.end()
 
     def run(self) -> bool:
         """All stages; returns False if Ctrl-C ended them early, with everything saved."""
@@ -223,7 +224,7 @@ class WorldModelsTraining:
                     if self._stop:
                         return False
             self._draw()
-        return True
+        return not self._stop
 
     def _counters(self, updates: int) -> dict[str, int]:
         """The three counters; steps are those of collecting and of candidates in the real environment."""
