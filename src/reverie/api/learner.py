@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,7 +27,7 @@ from reverie.training.device import choose_device, choose_precision
 from reverie.training.evaluation import Evaluation, Playing, to_tensors
 from reverie.training.model_files import save_model
 from reverie.training.run_folder import default_path, stored_preset
-from reverie.training.settings import TrainSettings
+from reverie.training.settings import TrainSettings, checked_names
 from reverie.training.trainer import Trainer
 
 Environment = str | gymnasium.Env[Any, Any] | Callable[..., gymnasium.Env[Any, Any]] | EnvironmentSource
@@ -188,6 +188,7 @@ class Learner:
         progress: Callable[[int], None] | None = None,
         episode_limit: int | None = None,
         watch: Callable[[Playing], None] | None = None,
+        info: Sequence[str] | None = None,
     ) -> Evaluation:
         """Plays episodes in fresh environments.
 
@@ -201,10 +202,13 @@ class Learner:
                 or where it has none ten times the longest episode of training, at least 500, or 10,000 where that is
                 not known; then a warning says if episodes were cut off.
             watch: called after every step with how far the evaluation is.
+            info: names of numbers of the environment's info, such as `("success",)`, whose values in the last step of
+                every episode are kept in `Evaluation.info`; by default those of the setting `info`.
         """
         if self._updates == 0:
             warnings.warn("the agent has made no update: these are the scores of untrained weights", stacklevel=2)
         options: dict[str, Any] = {"progress": progress, "limit": episode_limit, "watch": watch}
+        options["info"] = checked_names(self._settings.get("info", ()) if info is None else info)
         return self._play(episodes, seed, deterministic=deterministic, **options)
 
     def _play(self, episodes: int, seed: int, **options: Any) -> Evaluation:

@@ -37,12 +37,16 @@ class EvaluateOptions:
     episode_limit: int | None = None
     """Decisions after which an episode is cut off; by default the time limit of the environment, or where it has none
     ten times the longest episode of training, at least 500."""
+    info: tuple[str, ...] | None = None
+    """Numbers of the environment's info to print, e.g. `--info success`: those of an episode's last step, averaged over
+    episodes; by default those that the run logs."""
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command; returns the exit code."""
     options = parse(EvaluateOptions, "evaluate", arguments)
     from reverie.errors import ConfigError
+    from reverie.training.evaluation import mean_numbers
     from reverie.training.metrics import METRICS_FILE
     from reverie.training.progress import Display
 
@@ -53,6 +57,8 @@ def main(arguments: Sequence[str]) -> int:
     for index, (total, length) in enumerate(zip(result.returns, result.lengths, strict=True)):
         print(f"episode {index:>3}   return {total:>10.2f}   length {length:>6}")
     print(f"mean return {result.mean:.2f} ± {result.standard_deviation:.2f} over {len(result.returns)} episodes")
+    for name, value in mean_numbers(result.info).items():
+        print(f"{name:<17} {value:.4g} in the mean of {len(result.info[name])} episodes")
     if result.cut_off:
         print(f"cut off           {result.cut_off} episodes, after {result.limit:,} decisions")
     if (options.path / METRICS_FILE).exists():
@@ -71,4 +77,5 @@ def _play(options: EvaluateOptions, display: Display) -> Evaluation:
         progress=display.update,
         episode_limit=options.episode_limit,
         watch=display.watch,
+        info=options.info,
     )

@@ -214,7 +214,8 @@ def _parts(words: Sequence[str]) -> dict[str, str]:
 def _train_in_stages(agent: str, words: Sequence[str]) -> int:
     from reverie.agents.registry import preset_values
     from reverie.training.metrics import read_scores
-    from reverie.training.pipeline.world_models import PipelineSettings, WorldModelsTraining
+    from reverie.training.pipeline.settings import PipelineSettings
+    from reverie.training.pipeline.world_models import WorldModelsTraining
 
     preset, words = _recipe(agent, words)
     options = _parse(agent, PipelineSettings, preset_values(agent, preset), words)

@@ -36,6 +36,7 @@ class WorkerPool(EnvironmentPool):
         render: prepare `render()`.
         num_workers: number of processes; by default one a processor and at most one an environment.
         timeout: seconds after which a worker that does not answer counts as dead; by default never.
+        info: names of numbers of the steps' info to pass on.
 
     Raises:
         ConfigError: if the recipe cannot be sent to another process.
@@ -54,6 +55,7 @@ class WorkerPool(EnvironmentPool):
         render: bool = False,
         num_workers: int | None = None,
         timeout: float | None = None,
+        info: tuple[str, ...] = (),
     ) -> None:
         super().__init__(num_envs, seed)
         if os.name != "posix":
@@ -67,7 +69,7 @@ class WorkerPool(EnvironmentPool):
         self._restarts = 0
         self._last: list[dict[str, NDArray[Any]] | None] = [None] * num_envs
         self._workers = [
-            Worker(Assignment(payload, seed, tuple(int(index) for index in indices), render), timeout)
+            Worker(Assignment(payload, seed, tuple(int(index) for index in indices), render, info), timeout)
             for indices in np.array_split(np.arange(num_envs), count)
         ]
         self._finalizer = weakref.finalize(self, _shut_down, self._workers)

@@ -68,6 +68,7 @@ class Evaluation:
         episodes: the beginnings of the first episodes, name -> [T, ...] each.
         limit: decisions after which an episode was cut off.
         cut_off: how many episodes were cut off there.
+        info: name -> that number of the last step's info, of each episode that has it.
     """
 
     returns: list[float]
@@ -76,6 +77,7 @@ class Evaluation:
     episodes: list[dict[str, np.ndarray]] = field(default_factory=list)
     limit: int = EPISODE_LIMIT
     cut_off: int = 0
+    info: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def mean(self) -> float:
@@ -98,6 +100,16 @@ class Evaluation:
             "deterministic": self.deterministic,
             "episode_limit": self.limit,
             "cut_off": self.cut_off,
+            **({"info": mean_numbers(self.info)} if self.info else {}),
+        }
+
+    def metrics(self) -> dict[str, float]:
+        """What TensorBoard and `metrics.jsonl` are told."""
+        return {
+            "evaluation/return": self.mean,
+            "evaluation/return_std": self.standard_deviation,
+            "evaluation/length": float(np.mean(self.lengths)),
+            **{f"evaluation/info/{name}": value for name, value in mean_numbers(self.info).items()},
         }
 
     def summary(self) -> str:
@@ -124,6 +136,29 @@ class Playing:
     episodes: int
     decisions: int
     share: float
+
+
+def add_numbers(into: dict[str, list[float]], steps: Steps, e: int) -> None:
+    """Keeps the numbers of the info of environment `e`, whose episode has ended; those that it lacks are left out."""
+    for name, values in steps.info.items():
+        if not np.isnan(values[e]):
+            into.setdefault(name, []).append(float(values[e]))
+
+
+def mean_numbers(numbers: Mapping[str, list[float]]) -> dict[str, float]:
+    """Means over episodes."""
+    return {name: float(np.mean(values)) for name, values in numbers.items() if values}
+
+
+def warn_of_missing(wanted: tuple[str, ...], found: Mapping[str, list[float]], environment: str) -> None:
+    """Warns of numbers that were asked for and that the info of no ended episode had in its last step."""
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        warnings.warn(
+            f"the info of {environment} had no number {', '.join(map(repr, missing))} at the end of any episode; "
+            f"`reverie check` lists the numbers that there are",
+            stacklevel=3,
+        )
 
 
 def to_tensors(values: dict[str, np.ndarray], device: torch.device) -> dict[str, torch.Tensor]:
@@ -186,6 +221,7 @@ def play(
             result.returns.append(float(totals[e]))
             result.lengths.append(int(lengths[e]))
             result.cut_off += int(cut[e])
+            add_numbers(result.info, steps, int(e))
             if record > len(result.episodes) and rows[e]:
                 result.episodes.append({key: np.stack([row[key] for row in rows[e]]) for key in rows[e][0]})
             rows[e] = []
@@ -229,6 +265,7 @@ def evaluate(
     limit: int | None = None,
     longest: int | None = None,
     watch: Callable[[Playing], None] | None = None,
+    info: tuple[str, ...] = (),
 ) -> Evaluation:
     """Plays episodes in fresh environments without touching the random state of a run; see `play` and `make_pool`.
 
@@ -246,6 +283,7 @@ def evaluate(
             has none that of `episode_limit`, which warns if it cuts an episode off.
         longest: longest episode of training, for `episode_limit`.
         watch: see `play`.
+        info: names of numbers of the last step's info to keep; see `info_number`.
 
     Raises:
         ConfigError: no episode is wanted, or the seed is negative, or the limit is below 1.
@@ -257,10 +295,11 @@ def evaluate(
     num_envs = _side_by_side(source, episodes)
     devices = [agent.device] if agent.device.type == "cuda" else []
     seed += EVALUATION_SEED
-    with torch.random.fork_rng(devices), make_pool(source, num_envs, seed, vectorization) as pool:
+    with torch.random.fork_rng(devices), make_pool(source, num_envs, seed, vectorization, info=info) as pool:
         torch.manual_seed(seed)
         most = limit or pool.time_limit or episode_limit(longest)
         result = play(agent, pool, episodes, deterministic, record, progress, stop, most, watch)
+    warn_of_missing(info, result.info, source.name)
     if result.cut_off and limit is None:
         warnings.warn(
             f"{result.cut_off} of {len(result.returns)} evaluated episodes had not ended after {most:,} decisions and "

@@ -104,12 +104,13 @@ def first_latents(encoded: NDArray[np.float16], lengths: Sequence[int], count: i
     return torch.from_numpy(encoded[:, starts].astype(np.float32))
 
 
-def open_log(path: Path, generation: int) -> MetricWriter:
+def open_log(path: Path, generation: int, hyperparameters: Mapping[str, bool | str | float]) -> MetricWriter:
     """Goes on with the metrics of a run from where the files of its stages stand; later ones are cut off.
 
     Args:
         path: run folder.
         generation: of C, as its file has it.
+        hyperparameters: see `MetricWriter`.
     """
     files = [path / name for name in (VISION_FILE, MEMORY_FILE)]
     updates = sum(int(read_tensors(file)["updates"]) for file in files if file.exists())
@@ -120,7 +121,7 @@ def open_log(path: Path, generation: int) -> MetricWriter:
     position = position_after(path, known, log_step)
     stages = read_json(path / SECONDS_FILE) if (path / SECONDS_FILE).exists() else {}
     position["seconds"] = max(position["seconds"], sum(stages.values()))
-    return MetricWriter(path, position)
+    return MetricWriter(path, position, hyperparameters)
 
 
 def log_step(record: Mapping[str, Any]) -> int:
