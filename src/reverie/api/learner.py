@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from reverie.agents.registry import action_repeat as paper_repeat
 from reverie.agents.registry import config_class, default_preset, make_config, preset_values, recipe
 from reverie.dream.dream import Dream, collect_starts
 from reverie.dream.dream_env import DreamEnv, DreamObservation, DreamVectorEnv
+from reverie.dream.film import audience_of
 from reverie.dream.open_loop import OpenLoop, choose_sequences, predict_open_loop
 from reverie.envs import EnvironmentAdapter, EnvironmentSource, Vectorization
 from reverie.envs.code_identity import code_difference
@@ -189,6 +191,8 @@ class Learner:
         episode_limit: int | None = None,
         watch: Callable[[Playing], None] | None = None,
         info: Sequence[str] | None = None,
+        video: str | Path | None = None,
+        fps: int | None = None,
     ) -> Evaluation:
         """Plays episodes in fresh environments.
 
@@ -204,12 +208,25 @@ class Learner:
             watch: called after every step with how far the evaluation is.
             info: names of numbers of the environment's info, such as `("success",)`, whose values in the last step of
                 every episode are kept in `Evaluation.info`; by default those of the setting `info`.
+            video: file to write the played episodes to, ending in `.mp4` or `.gif`, or `human` for a window. A long
+                film is cut off, with a warning (`reverie.dream.film.MOST_FRAMES`).
+            fps: frames per second of the video; by default as the environment's makers meant it.
+
+        Raises:
+            ConfigError: an option is out of range, or the environment shows nothing that could be filmed.
         """
         if self._updates == 0:
             warnings.warn("the agent has made no update: these are the scores of untrained weights", stacklevel=2)
         options: dict[str, Any] = {"progress": progress, "limit": episode_limit, "watch": watch}
         options["info"] = checked_names(self._settings.get("info", ()) if info is None else info)
-        return self._play(episodes, seed, deterministic=deterministic, **options)
+        if video is None:
+            return self._play(episodes, seed, deterministic=deterministic, **options)
+        title = f"{self.agent_name} on {self.source.name}"
+        title += "" if self._updates is None else f", {self._updates:,} updates"
+        with contextlib.closing(audience_of(video, self.adapter, title, fps)) as audience:
+            result = self._play(episodes, seed, deterministic=deterministic, audience=audience, **options)
+            audience.save()
+        return result
 
     def _play(self, episodes: int, seed: int, **options: Any) -> Evaluation:
         """See `evaluate` of `reverie.training.evaluation`; how environments are stepped is chosen once."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from reverie.cli.options import parse
+from reverie.cli.options import parse, with_default_value
 from reverie.cli.run_files import print_run_files
 
 if TYPE_CHECKING:
     from reverie.training.evaluation import Evaluation
     from reverie.training.progress import Display
+
+
+DEFAULT_VIDEO = os.path.join("videos", "evaluation.mp4")
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,9 @@ class EvaluateOptions:
     episode_limit: int | None = None
     """Decisions after which an episode is cut off; by default the time limit of the environment, or where it has none
     ten times the longest episode of training, at least 500."""
+    video: Path | None = None
+    """Write the episodes to a video, ending in .mp4 or .gif; without a name to videos/evaluation.mp4 in the folder. It
+    holds at most 6,000 pictures (600 as .gif)."""
     info: tuple[str, ...] | None = None
     """Numbers of the environment's info to print, e.g. `--info success`: those of an episode's last step, averaged over
     episodes; by default those that the run logs."""
@@ -44,7 +51,8 @@ class EvaluateOptions:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command; returns the exit code."""
-    options = parse(EvaluateOptions, "evaluate", arguments)
+    options = parse(EvaluateOptions, "evaluate", with_default_value(arguments, "--video", DEFAULT_VIDEO))
+    from reverie.dream.film import check_film
     from reverie.errors import ConfigError
     from reverie.training.evaluation import mean_numbers
     from reverie.training.metrics import METRICS_FILE
@@ -52,8 +60,11 @@ def main(arguments: Sequence[str]) -> int:
 
     if options.episodes < 1:
         raise ConfigError(f"episodes must be at least 1, got {options.episodes}")
+    video = options.path / DEFAULT_VIDEO if options.video == Path(DEFAULT_VIDEO) else options.video
+    if video is not None:
+        check_film(video)
     with Display("evaluating", options.episodes, unit="episodes", transient=True) as display:
-        result = _play(options, display)
+        result = _play(options, video, display)
     for index, (total, length) in enumerate(zip(result.returns, result.lengths, strict=True)):
         print(f"episode {index:>3}   return {total:>10.2f}   length {length:>6}")
     print(f"mean return {result.mean:.2f} ± {result.standard_deviation:.2f} over {len(result.returns)} episodes")
@@ -61,12 +72,14 @@ def main(arguments: Sequence[str]) -> int:
         print(f"{name:<17} {value:.4g} in the mean of {len(result.info[name])} episodes")
     if result.cut_off:
         print(f"cut off           {result.cut_off} episodes, after {result.limit:,} decisions")
+    if video is not None:
+        print(f"video             {video}")
     if (options.path / METRICS_FILE).exists():
         print_run_files(options.path)
     return 0
 
 
-def _play(options: EvaluateOptions, display: Display) -> Evaluation:
+def _play(options: EvaluateOptions, video: Path | None, display: Display) -> Evaluation:
     import reverie
 
     learner = reverie.load(options.path, checkpoint=options.checkpoint, device=options.device)
@@ -78,4 +91,5 @@ def _play(options: EvaluateOptions, display: Display) -> Evaluation:
         episode_limit=options.episode_limit,
         watch=display.watch,
         info=options.info,
+        video=video,
     )

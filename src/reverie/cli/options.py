@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import tyro
 
 T = TypeVar("T")
+
+
+def with_default_value(words: Sequence[str], option: str, default: str) -> list[str]:
+    """Gives an option that stands without a value a default one.
+
+    Args:
+        words: of the command line.
+        option: e.g. `--video`.
+        default: inserted where another option, a folder, or nothing follows.
+    """
+    result: list[str] = []
+    for word, following in zip(words, [*words[1:], None], strict=True):
+        result.append(word)
+        if word == option and (following is None or following.startswith("-") or Path(following).is_dir()):
+            result.append(default)
+    return result
 
 
 def parse(options: type[T], command: str, arguments: Sequence[str]) -> T:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from reverie.agents.imagination_agent import PolicyState
+from reverie.dream.film import Audience
 from reverie.envs import EnvironmentPool, EnvironmentSource, Steps, Vectorization, make_pool
 from reverie.envs.vectorize import choose_place
 from reverie.errors import ConfigError
@@ -188,6 +189,7 @@ def play(
     stop: Callable[[], bool] = lambda: False,
     limit: int = EPISODE_LIMIT,
     watch: Callable[[Playing], None] | None = None,
+    audience: Audience | None = None,
 ) -> Evaluation:
     """Plays episodes in a pool, the same number (give or take one) in each environment, so that none counts for more.
 
@@ -201,6 +203,7 @@ def play(
         stop: asked before every step; once it says true, only the episodes finished so far are returned.
         limit: decisions after which an episode is cut off.
         watch: called after every step with how far it is.
+        audience: sees every step; the pool must have been made with `render`.
     """
     quota = np.full(pool.num_envs, episodes // pool.num_envs)
     quota[: episodes % pool.num_envs] += 1
@@ -209,7 +212,9 @@ def play(
     rows: list[list[dict[str, np.ndarray]]] = [[] for _ in range(pool.num_envs)]
     steps, state = pool.reset(), None
     taken = 0
-    while len(result.returns) < episodes and not stop():
+    if audience:
+        audience.see(pool, steps, lengths, totals, quota > 0)
+    while len(result.returns) < episodes and not (stop() or (audience and audience.left)):
         action, state = act(agent, steps, state, deterministic)
         if record > len(result.episodes):
             for e in np.flatnonzero((quota > 0) & (np.array([len(r) for r in rows]) < RECORDED_STEPS)):
@@ -225,6 +230,8 @@ def play(
             if record > len(result.episodes) and rows[e]:
                 result.episodes.append({key: np.stack([row[key] for row in rows[e]]) for key in rows[e][0]})
             rows[e] = []
+            if audience:
+                audience.end(int(e))
             if progress:
                 progress(len(result.returns))
         if len(result.returns) == episodes:
@@ -233,6 +240,8 @@ def play(
         taken += 1
         totals = np.where(steps.is_first, 0, totals + steps.reward)
         lengths = np.where(steps.is_first, 0, lengths + 1)
+        if audience:
+            audience.see(pool, steps, lengths, totals, quota > 0)
         if watch:
             watch(_how_far(result, episodes, taken, quota, lengths))
     return result
@@ -266,6 +275,7 @@ def evaluate(
     longest: int | None = None,
     watch: Callable[[Playing], None] | None = None,
     info: tuple[str, ...] = (),
+    audience: Audience | None = None,
 ) -> Evaluation:
     """Plays episodes in fresh environments without touching the random state of a run; see `play` and `make_pool`.
 
@@ -284,6 +294,7 @@ def evaluate(
         longest: longest episode of training, for `episode_limit`.
         watch: see `play`.
         info: names of numbers of the last step's info to keep; see `info_number`.
+        audience: see `play`; a live one sees the episodes one after the other, with other random numbers.
 
     Raises:
         ConfigError: no episode is wanted, or the seed is negative, or the limit is below 1.
@@ -292,13 +303,16 @@ def evaluate(
         raise ConfigError(f"episodes must be at least 1 and the seed not negative, got {episodes} and {seed}")
     if limit is not None and limit < 1:
         raise ConfigError(f"episode_limit must be at least 1, got {limit}")
-    num_envs = _side_by_side(source, episodes)
+    num_envs = 1 if audience and audience.live else _side_by_side(source, episodes)
     devices = [agent.device] if agent.device.type == "cuda" else []
     seed += EVALUATION_SEED
-    with torch.random.fork_rng(devices), make_pool(source, num_envs, seed, vectorization, info=info) as pool:
+    with (
+        torch.random.fork_rng(devices),
+        make_pool(source, num_envs, seed, vectorization, render=audience is not None, info=info) as pool,
+    ):
         torch.manual_seed(seed)
         most = limit or pool.time_limit or episode_limit(longest)
-        result = play(agent, pool, episodes, deterministic, record, progress, stop, most, watch)
+        result = play(agent, pool, episodes, deterministic, record, progress, stop, most, watch, audience)
     warn_of_missing(info, result.info, source.name)
     if result.cut_off and limit is None:
         warnings.warn(
