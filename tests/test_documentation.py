@@ -17,7 +17,7 @@ import reverie
 from reverie.agents.registry import AGENTS, PIPELINES, config_class, preset_values, presets
 from reverie.api import LEARNERS, DreamerV1, DreamerV2, DreamerV3, DreamerV3In2023, PlaNet, WorldModels
 from reverie.cli.main import COMMANDS, main
-from reverie.cli.train import EnvironmentOptions
+from reverie.cli.train import RunOptions
 from reverie.envs.extras import EXTRAS
 from reverie.envs.suites import TASKS
 from reverie.spaces import ActionPart, Interface, ObservationPart
@@ -100,7 +100,7 @@ def test_run_options_are_documented():
     for field in fields(TrainSettings):
         cells = table.pop("--" + field.name.replace("_", "-"))
         assert cells[3] == ("yes" if field.name in MAY_CHANGE else "no"), field.name
-    assert set(table) == {"--" + field.name.replace("_", "-") for field in fields(EnvironmentOptions)}
+    assert set(table) == {"--" + field.name.replace("_", "-") for field in fields(RunOptions)}
 
 
 def test_sizes_are_those_of_the_tables():

@@ -27,7 +27,7 @@ def whole(tmp_path_factory):
 def test_one_seed_gives_one_history(whole, tmp_path):
     assert train(tmp_path / "again", evaluate_every=150) == 0
     assert_same_run(whole, tmp_path / "again")
-    assert len(metrics(whole)) == 6
+    assert len(metrics(whole)) == 6 + 2  # and two evaluations
     assert train(tmp_path / "other", seed=1, evaluate_every=150) == 0
     assert metrics(whole) != metrics(tmp_path / "other")
 

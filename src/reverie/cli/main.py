@@ -21,6 +21,7 @@ COMMANDS = {
     "dream": "write a video of what the world model predicts, beside what happened",
     "plot": "draw learning curves of one run or many",
     "bench": "time one update on this machine, phase by phase",
+    "check": "say what an agent will meet in an environment, and what a run will cost",
     "envs": "list environments that can be used here",
 }
 

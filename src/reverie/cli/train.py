@@ -6,10 +6,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import tyro
-
+from reverie.cli.environment import EnvironmentOptions, make_source
 from reverie.cli.options import parse
 from reverie.cli.run_files import CURVE_FILE, print_run_files
 from reverie.errors import ConfigError
@@ -20,22 +19,9 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class EnvironmentOptions:
-    """The environment to learn in."""
+class RunOptions(EnvironmentOptions):
+    """The environment to learn in, and where the run is kept."""
 
-    env: str
-    """Gymnasium id, e.g. CartPole-v1; `module:Id` imports the module first."""
-    pixels: bool = False
-    """Observe rendered frames instead of the environment's observations."""
-    image_size: int | None = None
-    """Resize images to this side, in pixels."""
-    action_repeat: int | None = None
-    """Environment frames an action; by default as in the agent's paper for its tasks, and 1 for all others."""
-    time_limit: int | None = None
-    """Truncate episodes after this many frames."""
-    part: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME=KIND")] = ()
-    """What a part of the observation is where its space does not tell, e.g. `--part map=vector`: image, image:AXES with
-    a letter for each axis (t frames, h height, w width, c colors), vector or discrete. Once for each part."""
     run: Path | None = None
     """Run folder; runs/<env>/<agent>/<seed> by default. The same command with the same folder resumes."""
     preset: str | None = None
@@ -98,7 +84,7 @@ def _read(agent: str, words: Sequence[str]) -> tuple[Any, EnvironmentSource, Pat
     asked, _ = _take_option("--preset", words)
     guess = asked or default_preset(choose_device().type)
     options = _parse(agent, TrainSettings, preset_values(agent, guess), words)
-    source = _source(options.environment, agent)
+    source = make_source(options.environment, agent, options.environment.quiet)
     adapter = source.make()
     adapter.close()
     path = _run_path(options.environment, source, agent, options.settings.seed)
@@ -106,7 +92,7 @@ def _read(agent: str, words: Sequence[str]) -> tuple[Any, EnvironmentSource, Pat
     return _parse(agent, TrainSettings, preset_values(agent, preset, adapter.interface), words), source, path, preset
 
 
-def _run_path(environment: EnvironmentOptions, source: EnvironmentSource, agent: str, seed: int) -> Path:
+def _run_path(environment: RunOptions, source: EnvironmentSource, agent: str, seed: int) -> Path:
     from reverie.training.run_folder import default_path
 
     return environment.run or default_path(source.name, agent, seed, source.code)
@@ -144,7 +130,7 @@ def _options(config: type[Any], defaults: Any, settings: Any) -> type[Any]:
     return make_dataclass(
         "Options",
         [
-            ("environment", EnvironmentOptions),
+            ("environment", RunOptions),
             ("settings", type(settings), field(default=settings)),
             ("agent", config, field(default=defaults)),
         ],
@@ -180,37 +166,6 @@ def _train(options: Any, source: EnvironmentSource, path: Path, preset: str) -> 
     return 0
 
 
-def _source(environment: EnvironmentOptions, agent: str) -> EnvironmentSource:
-    """The recipe that the options describe; actions are repeated as in the agent's paper where they do not say."""
-    from reverie.agents.registry import action_repeat
-    from reverie.envs import EnvironmentSource
-
-    repeat = environment.action_repeat
-    if repeat is None:
-        repeat = action_repeat(agent, environment.env)
-        if repeat != 1 and not environment.quiet:
-            print(f"action repeat     {repeat} as in the paper; --action-repeat 1 for none")
-    return EnvironmentSource(
-        environment.env,
-        environment.pixels,
-        environment.image_size,
-        repeat,
-        environment.time_limit,
-        parts=_parts(environment.part),
-    )
-
-
-def _parts(words: Sequence[str]) -> dict[str, str]:
-    """What `NAME=KIND` words say of the parts of the observation."""
-    parts: dict[str, str] = {}
-    for word in words:
-        name, equals, kind = word.partition("=")
-        if not equals or name in parts:
-            raise ConfigError(f"--part {word} must be NAME=KIND, once for each part, e.g. --part map=vector")
-        parts[name] = kind
-    return parts
-
-
 def _train_in_stages(agent: str, words: Sequence[str]) -> int:
     from reverie.agents.registry import preset_values
     from reverie.training.metrics import read_scores
@@ -222,7 +177,7 @@ def _train_in_stages(agent: str, words: Sequence[str]) -> int:
     environment, settings, config = options.environment, options.settings, options.agent
     if environment.checkpoint is not None:
         raise ConfigError(f"{config.name} goes on from its newest files only; drop --checkpoint")
-    source = _source(environment, agent)
+    source = make_source(environment, agent, environment.quiet)
     path = _run_path(environment, source, agent, settings.seed)
     training = WorldModelsTraining(config, settings, source, path, visible=not environment.quiet)
     try:

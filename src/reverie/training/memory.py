@@ -58,3 +58,13 @@ def _available_memory() -> int | None:
         return None
     values = dict(line.split(":", 1) for line in lines)
     return int(values["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in values else None
+
+
+def peak_memory() -> int | None:
+    """Bytes of memory that this process has had at its largest; None where the system does not say."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if platform.system() == "Darwin" else peak * 1024
