@@ -4,10 +4,12 @@ import json
 import os
 import signal
 
+import av
 import numpy as np
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
+from PIL import Image
 from run_helpers import expect_sentence
 
 import reverie
@@ -57,6 +59,15 @@ def whole(tmp_path_factory):
     return run
 
 
+def first_frame(path):
+    """The picture, or the first frame of the video, uint8 [H, W, 3]."""
+    if path.suffix == ".png":
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    with av.open(str(path)) as container:
+        return next(container.decode(video=0)).to_ndarray(format="rgb24")
+
+
 def test_a_run_leaves_what_it_should(whole, capsys):
     scores = json.loads((whole / "scores.json").read_text())
     assert [score["generation"] for score in scores] == [2, 4]
@@ -73,6 +84,15 @@ def test_a_run_leaves_what_it_should(whole, capsys):
     assert len(seconds) == 5 and seconds["evolving in the dream (C)"] > 0
     for name in ("config.json", "latents.npy", *pictures):
         assert (whole / name).stat().st_size > 100, name
+    for name in pictures[1:]:
+        picture = first_frame(whole / name)
+        assert picture.shape[1] >= 480, name
+        assert (picture[:26] < 128).sum() > 100, f"{name} has no title"
+        assert (picture[26:46] < 128).sum() > 30, f"{name} has no labels"
+    lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    evaluated = [line for line in lines if "evaluation/return" in line]
+    assert [line["generation"] for line in evaluated] == [2, 4]
+    assert [line["evaluation/return"] for line in evaluated] == [score["mean"] for score in scores]
     assert main(["evaluate", str(whole), "--episodes", "2", "--seed", "5"]) == 0
     first = capsys.readouterr().out
     assert "mean return" in first

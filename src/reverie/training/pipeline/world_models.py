@@ -422,9 +422,9 @@ class WorldModelsTraining:
         self.agent.parameters_of_controller.copy_(torch.from_numpy(self.search.evolution.mean))
         assert self.encoded is not None
         seed, temperatures = self.settings.seed, () if self.config.random_memory else TEMPERATURES
-        dreams = [self.dream(temperature, (seed, 4)) for temperature in temperatures]
-        videos = self.path / "videos"
-        pictures = run_pictures(self.agent, self.source, self.store, self.encoded, dreams, seed, videos)
+        dreams = {temperature: self.dream(temperature, (seed, 4)) for temperature in temperatures}
+        videos, title = self.path / "videos", f"{self.config.name} on {self.source.name}"
+        pictures = run_pictures(self.agent, self.source, self.store, self.encoded, dreams, seed, title, videos)
         with Display(f"drawing · {self.source.name}", len(pictures), self.visible, "pictures") as self.display:
             for number, (path, draw) in enumerate(pictures.items(), start=1):
                 with self.display.busy(path.name):
