@@ -152,7 +152,7 @@ class WorldModelsTraining:
         self.store = FrameStore(frames, name, width, config.episodes(config.iterations - 1) * config.collect_steps)
         if other is not None and not self.store.lengths:
             self.store.copy_from(FrameStore(other / "frames", name, width, None))
-        self.writer = open_log(self.path, self.search.generation, flat_settings(described))
+        self.writer = open_log(self.path, self.search, flat_settings(described))
 
     @property
     def _stop(self) -> bool:
@@ -351,10 +351,8 @@ class WorldModelsTraining:
                 due = generation % config.evaluate_every == 0 or generation == generations
                 scored = any(score["generation"] == generation for score in search.scores)
                 if search.evolution.generation and due and not scored:
-                    result = self._score(display, policy)
+                    self._score(display, policy)
                     search.save()
-                    if result is not None:
-                        self._log(self.updates, {**result.metrics(), "generation": generation})
                 if generation >= generations or self._stop:
                     break
                 tried = self._try_candidates(generation, policy)
@@ -445,18 +443,14 @@ class WorldModelsTraining:
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
             return dreamed_returns(dream, self.controller, parameters, parts, rollouts, horizon)
 
-    def _score(self, display: Display, policy: ControllerPolicy) -> Evaluation | None:
-        """Plays real and dreamed episodes with the newest controller; nothing is kept if Ctrl-C cuts them short.
-
-        Returns:
-            The real episodes; None if they were cut short.
-        """
+    def _score(self, display: Display, policy: ControllerPolicy) -> None:
+        """Plays real and dreamed episodes with the newest controller; nothing is kept if Ctrl-C cuts them short."""
         search, seed = self.search, self.settings.seed + EVALUATION_SEED
         mean = search.evolution.mean
         jobs = [Job(episode_seed(seed, 0, number), mean) for number in range(self.config.evaluation_episodes)]
         episodes = self._play(policy, jobs, "evaluating")
         if len(episodes) < len(jobs):
-            return None
+            return
         totals, lengths = [e.total for e in episodes], [e.length for e in episodes]
         cut_off = sum(episode.cut_off for episode in episodes)
         result = Evaluation(totals, lengths, deterministic=False, limit=self._limit, cut_off=cut_off)
@@ -471,12 +465,12 @@ class WorldModelsTraining:
             values = self._dream_episodes(mean)
             score["dream"] = {"mean": round(values.mean(), 2), "std": round(values.std(), 2), "episodes": len(values)}
         search.add(score)
+        self._log(self.updates, {**result.metrics(), "generation": search.generation})
         write_json(self.path / SCORES_FILE, search.scores)
         evolution_curve(search.history, search.scores, self.config.evolve_in, self.path / CURVE_FILE)
         display.say(f"drawn: {self.path / CURVE_FILE}")
         dreamed = f", dreamed {score['dream']['mean']:.1f} ± {score['dream']['std']:.1f}" if "dream" in score else ""
         display.say(f"generation {search.generation}: candidates {search.tried:.1f}{dreamed}, real {result.summary()}")
-        return result
 
 
 def _numbers_of(episodes: list[Episode], names: tuple[str, ...]) -> dict[str, list[float]]:
