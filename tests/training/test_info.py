@@ -13,6 +13,7 @@ from reverie.cli.main import main
 from reverie.envs import EnvironmentSource, make_pool
 from reverie.envs.episodes import info_number, info_numbers
 from reverie.errors import ConfigError
+from reverie.training.pipeline.players import Job, Players, RandomPolicy
 from reverie.training.settings import TrainSettings
 
 NAMES = ("success", "stats/height")
@@ -116,3 +117,45 @@ def test_tensorboard_has_evaluations_and_settings(tmp_path):
     assert (
         "| entropy | 0.0002 |" in text and "| environment | CartPole-v1 |" in text and "| agent | dreamer-v3 |" in text
     )
+
+
+@pytest.mark.parametrize("processes", [0, 1])
+def test_the_players_of_world_models_pass_them_on(processes):
+    source = EnvironmentSource(Tells)
+    policy = RandomPolicy(source.make().interface.actions, 1, "held")
+    players = Players(source, processes, 2, ("success", "stats/height", "text"))
+    try:
+        episodes = list(players.play(policy, [Job(seed) for seed in range(12)], longest=100))
+    finally:
+        players.close()
+    assert [episode.info["stats/height"] for episode in episodes] == [5] * 12
+    assert {episode.info["success"] for episode in episodes} == {0, 1}
+    assert all(math.isnan(episode.info["text"]) for episode in episodes)
+
+
+def telling_catch():
+    """Pictures, and info that tells whether the last one was caught."""
+    return Catching(gymnasium.make("reverie/CatchPixels-v0"))
+
+
+class Catching(gymnasium.Wrapper):
+    def step(self, action):
+        observation, reward, terminated, truncated, _ = self.env.step(action)
+        return observation, reward, terminated, truncated, {"caught": reward > 0}
+
+
+def test_world_models_logs_them(tmp_path):
+    settings = {"latent": 3, "memory_units": 8, "collect_episodes": 3, "vision_batch": 20, "memory_updates": 1}
+    settings |= {"memory_batch": 2, "memory_length": 5, "population": 4, "rollouts": 1, "generations": 1}
+    settings |= {"evolve_in": "environment", "evaluation_episodes": 2}
+    agent = reverie.WorldModels(
+        telling_catch, run=tmp_path, preset="paper", vectorization="in-process", info="caught", **settings
+    )
+    agent.learn(progress=False)
+    lines = metrics(tmp_path)
+    tried = [line["info/caught"] for line in lines if "episode/return" in line]
+    assert len(tried) == 1 and 0 <= tried[0] <= 1
+    (share,) = [line["evaluation/info/caught"] for line in lines if "evaluation/return" in line]
+    assert share in (0, 0.5, 1)
+    assert json.loads((tmp_path / "scores.json").read_text())[-1]["info"] == {"caught": share}
+    assert agent.evaluate(2).info.keys() == {"caught"}

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from reverie.training.progress import Display
 
 
-DEFAULT_VIDEO = os.path.join("videos", "evaluation.mp4")
+UNNAMED = os.curdir
+"""Stands for the name of a video where `--video` has none; a folder is no name."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class EvaluateOptions:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command; returns the exit code."""
-    options = parse(EvaluateOptions, "evaluate", with_default_value(arguments, "--video", DEFAULT_VIDEO))
+    options = parse(EvaluateOptions, "evaluate", with_default_value(arguments, "--video", UNNAMED))
     from reverie.dream.film import check_film
     from reverie.errors import ConfigError
     from reverie.training.evaluation import mean_numbers
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
 
     if options.episodes < 1:
         raise ConfigError(f"episodes must be at least 1, got {options.episodes}")
-    video = options.path / DEFAULT_VIDEO if options.video == Path(DEFAULT_VIDEO) else options.video
+    video = options.path / "videos" / "evaluation.mp4" if options.video == Path(UNNAMED) else options.video
     if video is not None:
         check_film(video)
     with Display("evaluating", options.episodes, unit="episodes", transient=True) as display:

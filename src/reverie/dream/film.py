@@ -43,7 +43,7 @@ class Audience(Protocol):
     """Whether it looks at one episode at a time."""
 
     @property
-    def left(self) -> bool:
+    def gone(self) -> bool:
         """Whether it has seen enough."""
         ...
 
@@ -205,7 +205,7 @@ class Film:
         self._ended: list[list[_Shot]] = []
 
     @property
-    def left(self) -> bool:
+    def gone(self) -> bool:
         """A film is made to the end."""
         return False
 
@@ -304,7 +304,7 @@ class Window:
         self._clock: Any = None
 
     @property
-    def left(self) -> bool:
+    def gone(self) -> bool:
         """Whether the window was closed."""
         return self._closed
 

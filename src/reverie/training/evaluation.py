@@ -214,7 +214,7 @@ def play(
     taken = 0
     if audience:
         audience.see(pool, steps, lengths, totals, quota > 0)
-    while len(result.returns) < episodes and not (stop() or (audience and audience.left)):
+    while len(result.returns) < episodes and not (stop() or (audience and audience.gone)):
         action, state = act(agent, steps, state, deterministic)
         if record > len(result.episodes):
             for e in np.flatnonzero((quota > 0) & (np.array([len(r) for r in rows]) < RECORDED_STEPS)):
