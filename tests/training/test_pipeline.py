@@ -259,7 +259,7 @@ def test_curiosity_is_part_of_the_fitness_but_not_of_the_returns(tmp_path):
     try:
         policy = training._controller_policy()
         candidates = training.search.evolution.ask()
-        returns, fitness = training._try_candidates(0, policy)
+        returns, fitness, _ = training._try_candidates(0, policy)
         seeds = [world_models.episode_seed(0, world_models.EVOLVING, r) for r in range(2)]
         jobs = [Job(seed, parameters) for parameters in candidates for seed in seeds]
         episodes = list(training._players.play(policy, jobs, longest=1000))
