@@ -126,7 +126,7 @@ def info_number(info: Any, name: str) -> float:
     try:
         array = np.asarray(value)
         number = float(array.reshape(-1)[0]) if array.dtype.kind in "fiub" and array.size == 1 else math.nan
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # a tensor that is elsewhere, or wants gradients
         return math.nan
     return number if math.isfinite(number) else math.nan
 
