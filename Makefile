@@ -1,11 +1,18 @@
 # Two commands matter: `make demo` and `make test`. Both make the virtual environment first.
-PYTHON ?= python3.11
+# The newest Python that works, has `venv` and is one of those that pyproject.toml names; `make demo PYTHON=...` for another.
+SUITS := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3 python; do \
+	$$name -c "$(SUITS)" >/dev/null 2>&1 && echo $$name && break; done)
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
 .PHONY: demo test lint format clean
 
 $(INSTALLED): pyproject.toml requirements.txt
+	@test -x $(BIN)/python || test -n "$(PYTHON)" || { \
+		echo "no Python 3.11, 3.12 or 3.13 with its venv module was found: install one (Debian and Ubuntu:" \
+			"apt install python3.11-venv, macOS: brew install python@3.13), or name it with PYTHON=/path/to/python"; \
+		exit 1; } >&2
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --requirement requirements.txt
 	$(BIN)/pip install --quiet --no-deps --editable .

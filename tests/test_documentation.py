@@ -10,13 +10,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import get_args
 
+import gymnasium
 import pytest
 
 import reverie
 from reverie.agents.registry import AGENTS, PIPELINES, config_class, preset_values, presets
 from reverie.api import LEARNERS, DreamerV1, DreamerV2, DreamerV3, DreamerV3In2023, PlaNet, WorldModels
 from reverie.cli.main import COMMANDS, main
-from reverie.cli.train import EnvironmentOptions
+from reverie.cli.train import RunOptions
 from reverie.envs.extras import EXTRAS
 from reverie.envs.suites import TASKS
 from reverie.spaces import ActionPart, Interface, ObservationPart
@@ -99,7 +100,7 @@ def test_run_options_are_documented():
     for field in fields(TrainSettings):
         cells = table.pop("--" + field.name.replace("_", "-"))
         assert cells[3] == ("yes" if field.name in MAY_CHANGE else "no"), field.name
-    assert set(table) == {"--" + field.name.replace("_", "-") for field in fields(EnvironmentOptions)}
+    assert set(table) == {"--" + field.name.replace("_", "-") for field in fields(RunOptions)}
 
 
 def test_sizes_are_those_of_the_tables():
@@ -201,6 +202,17 @@ def test_python_in_the_documentation_compiles():
             compile(block, name, "exec")
 
 
+def telling_cart_pole():
+    """CartPole whose info has a number."""
+    return Telling(gymnasium.make("CartPole-v1"))
+
+
+class Telling(gymnasium.Wrapper):
+    def step(self, action):
+        observation, reward, terminated, truncated, _ = self.env.step(action)
+        return observation, reward, terminated, truncated, {"upright": not terminated}
+
+
 def test_metrics_are_documented(tmp_path):
     documented = {cells[0].strip("`") for cells in rows(PAGES["metrics"])}
     written = set()
@@ -208,7 +220,7 @@ def test_metrics_are_documented(tmp_path):
     for cls, settings in ((DreamerV3, TINY), (DreamerV3In2023, TINY_2023), *older):
         run = tmp_path / cls.agent_name
         chosen = {name: value for name, value in {**SHORT, **settings}.items() if value is not None}
-        cls("CartPole-v1", run=run, log_every=60, **chosen).learn(150, progress=False)
+        cls(telling_cart_pole, run=run, log_every=60, info="upright", **chosen).learn(150, progress=False)
     run = tmp_path / "world-models"
     WorldModels("reverie/CatchPixels-v0", run=run, vectorization="in-process", **TINY_2018).learn(progress=False)
     for path in tmp_path.iterdir():
@@ -217,6 +229,7 @@ def test_metrics_are_documented(tmp_path):
         for name in json.loads((path / "scores.json").read_text())[0]:
             assert f"`{name}`" in PAGES["metrics"], name
     written = {re.sub(r"(loss/reconstruction/).*", r"\1<part>", name) for name in written}
+    written = {re.sub(r"(info/).*", r"\1<name>", name) for name in written}
     assert written - documented == set()
     metrics = {name for name in documented if re.fullmatch(r"[a-z_]+/[a-z_/<>]+", name)}
     assert metrics - written == set(), "documented, but never written"

@@ -12,10 +12,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from reverie.api import DreamerV1, DreamerV2, DreamerV3, DreamerV3In2023, PlaNet, WorldModels, load
+    from reverie.api import DreamerV1, DreamerV2, DreamerV3, DreamerV3In2023, PlaNet, WorldModels, check, load
 
 __version__ = "0.1.0"
-__all__ = ["DreamerV1", "DreamerV2", "DreamerV3", "DreamerV3In2023", "PlaNet", "WorldModels", "__version__", "load"]
+__all__ = [
+    "DreamerV1",
+    "DreamerV2",
+    "DreamerV3",
+    "DreamerV3In2023",
+    "PlaNet",
+    "WorldModels",
+    "__version__",
+    "check",
+    "load",
+]
 
 # PyTorch takes a second to import, so names are looked up when they are first used.
 _HOMES = dict.fromkeys([name for name in __all__ if name != "__version__"], "reverie.api")

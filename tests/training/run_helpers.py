@@ -126,6 +126,24 @@ def expect_sentence(capsys, code, *parts):
     return lines[0]
 
 
+class Tells(gymnasium.Env):
+    """Episodes of 5 steps whose info tells numbers; about half of them succeed."""
+
+    observation_space = gymnasium.spaces.Box(-10, 10, (2,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.succeeds, self.elapsed = self.np_random.random() < 0.5, 0
+        return np.zeros(2, np.float32), {"success": True}
+
+    def step(self, action):
+        self.elapsed += 1
+        last = self.elapsed == 5
+        info = {"success": last and self.succeeds, "stats": {"height": np.float32(self.elapsed)}, "text": "x"}
+        return np.full(2, self.elapsed, np.float32), 1.0, last, False, info
+
+
 class Walk(gymnasium.Env):
     """Goes left or right; what `fault` says goes wrong at step `at`."""
 

@@ -5,10 +5,12 @@ import os
 import shutil
 import signal
 
+import av
 import numpy as np
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
+from PIL import Image
 from run_helpers import expect_sentence
 
 import reverie
@@ -58,6 +60,15 @@ def whole(tmp_path_factory):
     return run
 
 
+def first_frame(path):
+    """The picture, or the first frame of the video, uint8 [H, W, 3]."""
+    if path.suffix == ".png":
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    with av.open(str(path)) as container:
+        return next(container.decode(video=0)).to_ndarray(format="rgb24")
+
+
 def test_a_run_leaves_what_it_should(whole, capsys):
     scores = json.loads((whole / "scores.json").read_text())
     assert [score["generation"] for score in scores] == [2, 4]
@@ -74,6 +85,15 @@ def test_a_run_leaves_what_it_should(whole, capsys):
     assert len(seconds) == 5 and seconds["evolving in the dream (C)"] > 0
     for name in ("config.json", "latents.npy", *pictures):
         assert (whole / name).stat().st_size > 100, name
+    for name in pictures[1:]:
+        picture = first_frame(whole / name)
+        assert picture.shape[1] >= 480, name
+        assert (picture[:26] < 128).sum() > 100, f"{name} has no title"
+        assert (picture[26:46] < 128).sum() > 30, f"{name} has no labels"
+    lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    evaluated = [line for line in lines if "evaluation/return" in line]
+    assert [line["generation"] for line in evaluated] == [2, 4]
+    assert [line["evaluation/return"] for line in evaluated] == [score["mean"] for score in scores]
     assert main(["evaluate", str(whole), "--episodes", "2", "--seed", "5"]) == 0
     first = capsys.readouterr().out
     assert "mean return" in first
@@ -132,7 +152,7 @@ def test_ctrl_c_anywhere_changes_nothing(whole, tmp_path, monkeypatch, capsys, p
         (learning.Training, "step", 4, 3),
         (learning.Training, "step", 12, 11),
         (world_models, "dreamed_returns", 2, 16),  # in the second generation
-        (world_models, "dreamed_returns", 5, 18),  # in the fourth; the evaluation has saved the first two
+        (world_models, "dreamed_returns", 5, 19),  # in the fourth; the evaluation, with a line, has saved the first two
     ],
 )
 def test_metrics_after_the_last_checkpoint_are_written_again(whole, tmp_path, monkeypatch, place, name, call, lines):
@@ -155,11 +175,18 @@ def test_metrics_after_the_last_checkpoint_are_written_again(whole, tmp_path, mo
 
 def test_metrics_tell_of_every_stage(whole):
     records = read_metrics(whole)
-    assert [record["updates"] for record in records] == [*range(1, 16), *[15] * 4]
+    assert [record["updates"] for record in records] == [
+        *range(1, 16),
+        *[15] * 6,
+    ]  # of C four generations and two evaluations
     assert all({"loss/vision/reconstruction", "loss/vision/kl"} <= set(record) for record in records[:9])
     assert all({"loss/memory/latent", "loss/memory/restart"} <= set(record) for record in records[9:15])
     data, _ = read_search(whole / "controller.safetensors")
-    last = [[record["generation"], record["dream/return"], record["dream/return_max"]] for record in records[15:]]
+    last = [
+        [record["generation"], record["dream/return"], record["dream/return_max"]]
+        for record in records[15:]
+        if "dream/return" in record
+    ]
     assert np.allclose(last, data["history"], atol=1e-3)
     assert {record["env_steps"] for record in records} == {9 * 19}
 
@@ -302,7 +329,7 @@ def test_curiosity_is_part_of_the_fitness_but_not_of_the_returns(tmp_path):
     try:
         policy = training._controller_policy()
         candidates = training.search.evolution.ask()
-        returns, fitness = training._try_candidates(0, policy)
+        returns, fitness, _ = training._try_candidates(0, policy)
         seeds = [world_models.episode_seed(0, world_models.EVOLVING, r) for r in range(2)]
         jobs = [Job(seed, parameters) for parameters in candidates for seed in seeds]
         episodes = list(training._players.play(policy, jobs, longest=1000))
@@ -468,7 +495,7 @@ def test_iterations_go_on_with_all_frames(tmp_path, monkeypatch, capsys):
         first, second = (read_tensors(folder / f"{name}.safetensors") for folder in (whole, run))
         assert [key for key in first if not torch.equal(first[key], second[key])] == [], name
     assert_same_metrics(whole, run)
-    assert [record["updates"] for record in read_metrics(whole)] == [*range(1, 9), 8, 8, *range(9, 22), 21, 21]
+    assert [record["updates"] for record in read_metrics(whole)] == [*range(1, 9), 8, 8, 8, *range(9, 22), 21, 21, 21]
 
 
 def test_more_generations_go_on_where_fewer_ended(whole, tmp_path, capsys):
@@ -502,7 +529,7 @@ def test_a_later_iteration_may_be_short_and_reused_as_a_whole(tmp_path, capsys):
         assert (variant / name).read_bytes() == (run / name).read_bytes(), name
     assert os.path.samefile(variant / "frames" / "0_image.npy", run / "frames" / "0_image.npy")
     assert [score["generation"] for score in json.loads((variant / "scores.json").read_text())] == [4]
-    assert [record["generation"] for record in read_metrics(variant)] == [3, 4]
+    assert [record["generation"] for record in read_metrics(variant)] == [3, 4, 4]
     (variant / "controller.safetensors").unlink()
     ControllerSearch(variant / "controller.safetensors", 3, WorldModelsConfig(), 0).save()
     with pytest.raises(CheckpointError, match="not finished a generation"):

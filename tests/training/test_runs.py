@@ -27,7 +27,7 @@ def whole(tmp_path_factory):
 def test_one_seed_gives_one_history(whole, tmp_path):
     assert train(tmp_path / "again", evaluate_every=150) == 0
     assert_same_run(whole, tmp_path / "again")
-    assert len(metrics(whole)) == 6
+    assert len(metrics(whole)) == 6 + 2  # and two evaluations
     assert train(tmp_path / "other", seed=1, evaluate_every=150) == 0
     assert metrics(whole) != metrics(tmp_path / "other")
 
@@ -40,7 +40,7 @@ def test_workers_give_the_same_history(whole, tmp_path):
 def test_more_steps_go_on_where_a_shorter_run_ended(whole, tmp_path):
     run = tmp_path / "run"
     assert train(run, steps=150, evaluate_every=150) == 0
-    assert metrics(run) == metrics(whole)[:3]
+    assert metrics(run) == metrics(whole)[:4]
     assert train(run, evaluate_every=150) == 0
     assert_same_run(whole, run)
     assert read_scores(run) == read_scores(whole)

@@ -7,9 +7,11 @@
 >>> action, state = agent.predict(observation, state)
 """
 
+from reverie.api.checking import check
 from reverie.api.learner import Learner
 from reverie.api.learners import LEARNERS, DreamerV1, DreamerV2, DreamerV3, DreamerV3In2023, PlaNet, WorldModels
 from reverie.api.loading import load
+from reverie.training.environment_check import EnvironmentReport
 from reverie.training.evaluation import Evaluation
 
 __all__ = [
@@ -18,9 +20,11 @@ __all__ = [
     "DreamerV2",
     "DreamerV3",
     "DreamerV3In2023",
+    "EnvironmentReport",
     "Evaluation",
     "Learner",
     "PlaNet",
     "WorldModels",
+    "check",
     "load",
 ]

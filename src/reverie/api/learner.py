@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,6 +19,7 @@ from reverie.agents.registry import action_repeat as paper_repeat
 from reverie.agents.registry import config_class, default_preset, make_config, recipe
 from reverie.dream.dream import Dream, collect_starts
 from reverie.dream.dream_env import DreamEnv, DreamObservation, DreamVectorEnv
+from reverie.dream.film import audience_of
 from reverie.dream.open_loop import OpenLoop, choose_sequences, predict_open_loop
 from reverie.envs import EnvironmentAdapter, EnvironmentSource, Vectorization
 from reverie.envs.batches import batch_size, join_batch, split_batch
@@ -29,7 +31,7 @@ from reverie.training.evaluation import Evaluation, Playing, to_tensors
 from reverie.training.model_files import save_model
 from reverie.training.origin import Origin
 from reverie.training.run_folder import default_path
-from reverie.training.settings import TrainSettings
+from reverie.training.settings import TrainSettings, checked_names
 from reverie.training.stored_run import StoredRun, run_defaults, stored_run
 from reverie.training.trainer import Trainer
 
@@ -246,6 +248,9 @@ class Learner:
         progress: Callable[[int], None] | None = None,
         episode_limit: int | None = None,
         watch: Callable[[Playing], None] | None = None,
+        info: Sequence[str] | None = None,
+        video: str | Path | None = None,
+        fps: int | None = None,
     ) -> Evaluation:
         """Plays episodes in fresh environments.
 
@@ -259,18 +264,34 @@ class Learner:
                 or where it has none ten times the longest episode of training, at least 500, or 10,000 where that is
                 not known; then a warning says if episodes were cut off.
             watch: called after every step with how far the evaluation is.
+            info: names of numbers of the environment's info, such as `("success",)`, whose values in the last step of
+                every episode are kept in `Evaluation.info`; by default those of the setting `info`.
+            video: file to write the played episodes to, ending in `.mp4` or `.gif`, or `human` for a window. A long
+                film is cut off, with a warning (`reverie.dream.film.MOST_FRAMES`).
+            fps: frames per second of the video; by default as the environment's makers meant it.
+
+        Raises:
+            ConfigError: an option is out of range, or the environment shows nothing that could be filmed.
         """
         if self._updates == 0:
             warnings.warn("the agent has made no update: these are the scores of untrained weights", stacklevel=2)
         options: dict[str, Any] = {"progress": progress, "limit": episode_limit, "watch": watch}
-        return self._play(episodes, seed, deterministic=deterministic, **options)
+        options["info"] = checked_names(self._settings.get("info", ()) if info is None else info)
+        if video is None:
+            return self._play(episodes, seed, deterministic=deterministic, **options)
+        title = f"{self.agent_name} on {self.source.name}"
+        title += "" if self._updates is None else f", {self._updates:,} updates"
+        with contextlib.closing(audience_of(video, self.adapter, title, fps)) as audience:
+            result = self._play(episodes, seed, deterministic=deterministic, audience=audience, **options)
+            audience.save()
+        return result
 
     def _play(self, episodes: int, seed: int, **options: Any) -> Evaluation:
         """See `evaluate` of `reverie.training.evaluation`; how environments are stepped is chosen once."""
-        if self._lanes() != 1:
+        if self._lanes() == 1:
+            self.close()  # perhaps there may be only one simulator at a time
+        else:
             self._vectorization = evaluation.settle_vectorization(self._vectorization, self.source, episodes, seed)
-        if self._adapter is not None:
-            self.close()
         options |= {"vectorization": self._vectorization, "longest": self._longest_episode, "num_envs": self._lanes()}
         return evaluation.evaluate(self.agent, self.source, episodes, seed, **options)
 

@@ -11,7 +11,8 @@ from reverie.dream.dream_env import DreamEnv, DreamVectorEnv
 from reverie.dream.open_loop import OpenLoop, remember_open_loop
 from reverie.errors import ConfigError
 from reverie.training.model_files import load_model
-from reverie.training.pipeline.world_models import PipelineSettings, WorldModelsTraining
+from reverie.training.pipeline.settings import PipelineSettings
+from reverie.training.pipeline.world_models import WorldModelsTraining
 
 
 class DreamerV3(Learner):

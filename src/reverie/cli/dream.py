@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 from reverie.cli.options import check_output, parse
 
@@ -16,25 +13,13 @@ MOST_SEQUENCES = 100
 
 
 @dataclass(frozen=True)
-class DreamOptions:
+class DreamOptions(TrainedAgentOptions):
     """Play episodes, show the world model their first half, let it imagine the rest, and draw both."""
 
-    path: Annotated[Path, tyro.conf.Positional]
-    """Run folder, or a folder that an agent was saved to."""
     length: int = 50
     """Steps of each sequence."""
     sequences: int = 6
     """Number of sequences."""
-    checkpoint: str = "best"
-    """In a run folder: best (highest evaluation so far), latest, or the name of a checkpoint."""
-    seed: int = 0
-    """Seed of the episodes and of sampling."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
-    env: str | None = None
-    """Environment in the place of the one that the folder names, with the same observations and actions."""
-    trust_environment: bool = False
-    """Import the module that the folder names, where its environment is `module:Id`, which runs the module's code."""
     output: Path | None = None
     """Name of the video, ending in .mp4 or .gif; videos/dream.mp4 in the folder by default."""
 
@@ -42,7 +27,6 @@ class DreamOptions:
 def main(arguments: Sequence[str]) -> int:
     """Runs the command; returns the exit code."""
     options = parse(DreamOptions, "dream", arguments)
-    import reverie
     from reverie.dream.open_loop import save_open_loop
     from reverie.dream.scene import Scene
     from reverie.errors import ConfigError
@@ -57,15 +41,9 @@ def main(arguments: Sequence[str]) -> int:
     check_output(options.output)
     if options.output is not None and options.output.suffix not in ("", ".mp4", ".gif"):
         raise ConfigError(f"the video is an MP4 or a GIF, so its name must end in .mp4 or .gif, got {options.output}")
-    folder = options.path.absolute()  # an environment may change the working directory
+    folder = options.folder
     output = folder / "videos" / "dream.mp4" if options.output is None else options.output.absolute()
-    learner = reverie.load(
-        folder,
-        environment=options.env,
-        checkpoint=options.checkpoint,
-        device=options.device,
-        trust_environment=options.trust_environment,
-    )
+    learner = load_agent(options)
     steps = trained_steps(folder, options.checkpoint)
     title = f"{learner.agent_name} on {learner.source.name}" + (f", step {steps:,}" if steps is not None else "")
     with Display("dreaming", options.sequences, unit="sequences", transient=True) as display:

@@ -18,9 +18,11 @@ from reverie.errors import ReverieError
 COMMANDS = {
     "train": "train an agent, or go on with a run that was interrupted",
     "evaluate": "play episodes with a trained agent and print their returns",
+    "watch": "let a trained agent play, in a video or in a window",
     "dream": "write a video of what the world model predicts, beside what happened",
     "plot": "draw learning curves of one run or many",
     "bench": "time one update on this machine, phase by phase",
+    "check": "say what an agent will meet in an environment, and what a run will cost",
     "envs": "list environments that can be used here",
 }
 
@@ -40,6 +42,7 @@ examples:
   reverie train dreamer-v3 --env CartPole-v1
   reverie train dreamer-v3 --env Pendulum-v1 --seed 3
   reverie evaluate runs/CartPole-v1/dreamer-v3/0
+  reverie watch runs/CartPole-v1/dreamer-v3/0
   reverie dream runs/CartPole-v1/dreamer-v3/0
   reverie plot runs/*/*/*
 """

@@ -13,6 +13,22 @@ from reverie.errors import ConfigError
 T = TypeVar("T")
 
 
+def with_default_value(words: Sequence[str], option: str, default: str) -> list[str]:
+    """Gives an option that stands without a value a default one.
+
+    Args:
+        words: of the command line.
+        option: e.g. `--video`.
+        default: inserted where another option, a folder, or nothing follows.
+    """
+    result: list[str] = []
+    for word, following in zip(words, [*words[1:], None], strict=True):
+        result.append(word)
+        if word == option and (following is None or following.startswith("-") or Path(following).is_dir()):
+            result.append(default)
+    return result
+
+
 def parse(options: type[T], command: str, arguments: Sequence[str]) -> T:
     """Fills a dataclass from command-line words.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, make_dataclass
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from reverie.cli.environment import EnvironmentOptions, make_source
 from reverie.cli.options import parse
 from reverie.cli.run_files import CURVE_FILE, print_run_files
 from reverie.errors import ConfigError
@@ -19,35 +19,11 @@ from reverie.training.settings import TrainSettings
 if TYPE_CHECKING:
     from reverie.envs import EnvironmentSource
 
-PYTHON_CONSTANTS = {"True": True, "False": False, "None": None}
-
 
 @dataclass(frozen=True)
-class EnvironmentOptions:
-    """The environment to learn in."""
+class RunOptions(EnvironmentOptions):
+    """The environment to learn in, and where the run is kept."""
 
-    env: str
-    """Gymnasium id, e.g. CartPole-v1; `module:Id` imports the module first, also from the current folder."""
-    env_kwargs: Annotated[
-        tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="KEY=VALUE [KEY=VALUE ...]")
-    ] = ()
-    """Keyword arguments for the environment, e.g. `--env-kwargs length=7 name=maze`: numbers, true, false, null, lists
-    and objects as in JSON, all else as text. May be repeated."""
-    pixels: bool = False
-    """Observe rendered frames instead of the environment's observations."""
-    image_size: int | None = None
-    """Resize images to this side, in pixels."""
-    action_repeat: int | None = None
-    """Environment frames an action; by default as in the agent's paper for its tasks, and 1 for all others."""
-    time_limit: int | None = None
-    """Truncate episodes after this many frames."""
-    part: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME=KIND")] = ()
-    """What a part of the observation is where its space does not tell, e.g. `--part map=vector`: image, image:AXES with
-    a letter for each axis (t frames, h height, w width, c colors), vector or discrete. Once for each part."""
-    ignore: Annotated[
-        tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="PART [PART ...]")
-    ] = ()
-    """Parts of the observation to leave out, e.g. `--ignore mission`. May be repeated."""
     run: Path | None = None
     """Run folder; runs/<env>/<agent>/<seed> by default. The same command with the same folder resumes."""
     preset: str | None = None
@@ -121,7 +97,7 @@ def _read(agent: str, words: Sequence[str]) -> tuple[Any, EnvironmentSource, Pat
     here = Path.cwd()  # making an environment may change it
     guess = asked or default_preset(choose_device().type)
     options = _parse(agent, TrainSettings, preset_values(agent, guess), words)
-    source = _source(options.environment, agent)
+    source = make_source(options.environment, agent, options.environment.quiet)
     adapter = source.make()
     adapter.close()
     path = here / _run_path(options.environment, source, agent, options.settings.seed)
@@ -131,7 +107,7 @@ def _read(agent: str, words: Sequence[str]) -> tuple[Any, EnvironmentSource, Pat
     return _parse(agent, TrainSettings, values, words), source, path, preset
 
 
-def _run_path(environment: EnvironmentOptions, source: EnvironmentSource, agent: str, seed: int) -> Path:
+def _run_path(environment: RunOptions, source: EnvironmentSource, agent: str, seed: int) -> Path:
     from reverie.training.run_folder import default_path
 
     return environment.run or default_path(source.name, agent, seed, source.code)
@@ -169,7 +145,7 @@ def _options(config: type[Any], defaults: Any, settings: Any) -> type[Any]:
     return make_dataclass(
         "Options",
         [
-            ("environment", EnvironmentOptions),
+            ("environment", RunOptions),
             ("settings", type(settings), field(default=settings)),
             ("agent", config, field(default=defaults)),
         ],
@@ -214,68 +190,11 @@ def _train(options: Any, source: EnvironmentSource, path: Path, preset: str) -> 
     return 0
 
 
-def _source(environment: EnvironmentOptions, agent: str) -> EnvironmentSource:
-    """The recipe that the options describe; actions are repeated as in the agent's paper where they do not say."""
-    from reverie.agents.registry import action_repeat
-    from reverie.envs import EnvironmentSource
-    from reverie.envs.extras import look_in_current_folder
-
-    look_in_current_folder(environment.env)
-    repeat = environment.action_repeat
-    if repeat is None:
-        repeat = action_repeat(agent, environment.env)
-        if repeat != 1 and not environment.quiet:
-            print(f"action repeat     {repeat} as in the paper; --action-repeat 1 for none")
-    return EnvironmentSource(
-        environment.env,
-        environment.pixels,
-        environment.image_size,
-        repeat,
-        environment.time_limit,
-        kwargs=_keyword_arguments([word for words in environment.env_kwargs for word in words]),
-        parts=_parts(environment.part),
-        ignore=[name for names in environment.ignore for name in names],
-    )
-
-
-def _parts(words: Sequence[str]) -> dict[str, str]:
-    """What `NAME=KIND` words say of the parts of the observation."""
-    parts: dict[str, str] = {}
-    for word in words:
-        name, equals, kind = word.partition("=")
-        if not equals or name in parts:
-            raise ConfigError(f"--part {word} must be NAME=KIND, once for each part, e.g. --part map=vector")
-        parts[name] = kind
-    return parts
-
-
-def _keyword_arguments(words: Sequence[str]) -> dict[str, Any]:
-    """The keyword arguments that `KEY=VALUE` words say."""
-    arguments: dict[str, Any] = {}
-    for word in words:
-        key, equals, text = word.partition("=")
-        if not equals or not key.isidentifier() or key in arguments:
-            raise ConfigError(f"--env-kwargs {word} must be KEY=VALUE, once for each key, e.g. --env-kwargs length=7")
-        arguments[key] = _value(text)
-    return arguments
-
-
-def _value(text: str) -> Any:
-    """A JSON value, or one of Python's three constants; everything else is text."""
-    if text in PYTHON_CONSTANTS:
-        return PYTHON_CONSTANTS[text]
-    try:
-        value = json.loads(text)
-        json.dumps(value, allow_nan=False)
-    except (ValueError, RecursionError):  # infinity and NaN are no JSON
-        return text
-    return value
-
-
 def _train_in_stages(agent: str, words: Sequence[str]) -> int:
     from reverie.agents.registry import preset_values
     from reverie.training.metrics import read_scores
-    from reverie.training.pipeline.world_models import PipelineSettings, WorldModelsTraining
+    from reverie.training.pipeline.settings import PipelineSettings
+    from reverie.training.pipeline.world_models import WorldModelsTraining
 
     preset, words = _recipe(agent, words)
     options = _parse(agent, PipelineSettings, preset_values(agent, preset), words)
@@ -284,7 +203,7 @@ def _train_in_stages(agent: str, words: Sequence[str]) -> int:
         raise ConfigError(f"{config.name} continues from its newest files only; drop --checkpoint")
     if environment.change or environment.origin is not None:
         raise ConfigError(f"{config.name} takes parts of other runs by --reuse and --vision; drop --from and --change")
-    source = _source(environment, agent)
+    source = make_source(environment, agent, environment.quiet)
     path = Path.cwd() / _run_path(environment, source, agent, settings.seed)
     training = WorldModelsTraining(config, settings, source, path, visible=not environment.quiet)
     try:

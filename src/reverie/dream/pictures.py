@@ -7,7 +7,8 @@ the first `context` of them and imagined the rest.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def comparison_frames(
         ValueError: shapes or types differ from the above.
     """
     _check_images(truth, model, context)
-    truth, model = _as_rgb(truth), _as_rgb(model)
+    truth, model = as_rgb(truth), as_rgb(model)
     error = ((model.astype(np.int16) - truth.astype(np.int16) + 255) // 2).astype(np.uint8)
     return image_grid({"truth": truth, "model": model, "error": error}, context, border, left)
 
@@ -120,7 +121,7 @@ def dream_frame(
         enlarged = []
         for image in images:
             factor = enlargement(*image.shape[:2])
-            enlarged.append(_as_rgb(image[None]).repeat(factor, 1).repeat(factor, 2))
+            enlarged.append(as_rgb(image[None]).repeat(factor, 1).repeat(factor, 2))
         frame = stack_frames(enlarged)[0]
         return np.pad(frame, ((0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)), constant_values=BACKGROUND)
     labels = [name for part, value in history[-1].items() for name in entry_names(part, value.shape[-1], names)]
@@ -224,7 +225,7 @@ def _check_images(truth: np.ndarray, model: np.ndarray, context: int) -> None:
         raise ValueError(f"Expected a context of 0 to {truth.shape[1]} steps, got {context}.")
 
 
-def _as_rgb(images: np.ndarray) -> np.ndarray:
+def as_rgb(images: np.ndarray) -> np.ndarray:
     """Images [..., C] as [..., 3]: gray is repeated, two channels show as red and green, more are cut."""
     channels = images.shape[-1]
     if channels == 1:
@@ -245,12 +246,12 @@ def _draw_header(frame: np.ndarray, step: int, steps: int, context: int, left: i
     frame[3:25, left + 14 : left + 14 + line.shape[1]] = line[:, : frame.shape[1] - left - 14]
 
 
-def write_video(path: Path, frames: np.ndarray, fps: int = 12) -> None:
+def write_video(path: Path, frames: np.ndarray | Iterable[np.ndarray], fps: int = 12) -> None:
     """Writes an MP4, or an animated GIF where the name ends in `.gif`; see `write_mp4` and `encode_gif`.
 
     Args:
         path: ends in `.mp4` or `.gif`; its folder is made if missing.
-        frames: uint8 [T, H, W, 3].
+        frames: uint8 [T, H, W, 3], or one frame after the other; an MP4 is written as they come.
         fps: frames a second.
 
     Raises:
@@ -261,18 +262,20 @@ def write_video(path: Path, frames: np.ndarray, fps: int = 12) -> None:
         write_mp4(path, frames, fps)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
+    array = frames if isinstance(frames, np.ndarray) else np.stack(list(frames))
     with replacing(path) as temporary:
-        temporary.write_bytes(encode_gif(frames, fps))
+        temporary.write_bytes(encode_gif(array, fps))
 
 
-def write_mp4(path: Path, frames: np.ndarray, fps: int = 12) -> None:
+def write_mp4(path: Path, frames: np.ndarray | Iterable[np.ndarray], fps: int = 12) -> None:
     """Writes a video that browsers and players show (H.264, yuv420p, index at the front).
 
     The file appears under its name only when it is complete.
 
     Args:
         path: the file to write, ending in `.mp4`; its folder is made if missing.
-        frames: uint8 [T, H, W, 3]; an odd height or width gets one more row or column, a copy of the last.
+        frames: uint8 [T, H, W, 3], or one frame after the other; an odd height or width gets one more row or column, a
+            copy of the last.
         fps: frames a second.
 
     Raises:
@@ -281,19 +284,25 @@ def write_mp4(path: Path, frames: np.ndarray, fps: int = 12) -> None:
     """
     import av
 
-    _check_frames(frames)
-    height, width = frames.shape[1:3]
-    padded = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    if isinstance(frames, np.ndarray):
+        _check_frames(frames)
+    coming = iter(frames)
+    first = next(coming, None)
+    if first is None:
+        raise ValueError("Expected at least one frame, got none.")
+    _check_frames(first[None])
+    height, width = first.shape[:2]
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
         replacing(path) as temporary,
         av.open(str(temporary), "w", format="mp4", options={"movflags": "+faststart"}) as container,
     ):
         stream = container.add_stream("libx264", rate=fps, options={"crf": "20", "preset": "superfast"})
-        stream.height, stream.width = padded.shape[1:3]
+        stream.height, stream.width = height + height % 2, width + width % 2
         stream.pix_fmt = "yuv420p"
         stream.codec_context.thread_count = 2  # a video is a side job beside training
-        for frame in padded:
+        for frame in itertools.chain([first], coming):
+            frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
             picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
             container.mux(stream.encode(picture.reformat(format="yuv420p", interpolation="FAST_BILINEAR")))
         container.mux(stream.encode(None))

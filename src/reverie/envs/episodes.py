@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,6 +23,7 @@ class Moment(NamedTuple):
         is_first: the observation opens an episode.
         is_last: the observation closes an episode, by termination or truncation.
         is_terminal: the episode was terminated, so nothing of value follows.
+        info: the numbers of the step's info that were asked for; NaN where it has no such number.
     """
 
     observation: dict[str, NDArray[Any]]
@@ -28,6 +31,7 @@ class Moment(NamedTuple):
     is_first: bool
     is_last: bool
     is_terminal: bool
+    info: Mapping[str, float] = {}
 
 
 @dataclass(frozen=True)
@@ -70,10 +74,14 @@ class EpisodeRunner:
         adapter: the environment.
         seed: seed of the pool.
         environment_index: index of the environment within the pool.
+        info: names of numbers of the step's info to pass on; see `info_number`.
     """
 
-    def __init__(self, adapter: EnvironmentAdapter, seed: int, environment_index: int) -> None:
+    def __init__(
+        self, adapter: EnvironmentAdapter, seed: int, environment_index: int, info: tuple[str, ...] = ()
+    ) -> None:
         self.adapter = adapter
+        self._info = info
         self._seed = seed
         self._environment_index = environment_index
 
@@ -99,5 +107,33 @@ class EpisodeRunner:
         return moment
 
     def _act(self, action: NDArray[np.float32]) -> Moment:
-        observation, reward, terminated, truncated, _ = self.adapter.step(action)
-        return Moment(observation, float(reward), False, terminated or truncated, terminated)
+        observation, reward, terminated, truncated, info = self.adapter.step(action)
+        numbers = {name: info_number(info, name) for name in self._info}
+        return Moment(observation, float(reward), False, terminated or truncated, terminated, numbers)
+
+
+def info_number(info: Any, name: str) -> float:
+    """A number of an environment's info; NaN where it has none of that name, or something that is no finite number.
+
+    Args:
+        info: what `step` returned.
+        name: its key, or the keys of nested dictionaries joined by `/`.
+    """
+    value = info
+    keys = [name] if isinstance(info, Mapping) and name in info else name.split("/")
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    try:
+        array = np.asarray(value)
+        number = float(array.reshape(-1)[0]) if array.dtype.kind in "fiub" and array.size == 1 else math.nan
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # a tensor that is elsewhere, or wants gradients
+        return math.nan
+    return number if math.isfinite(number) else math.nan
+
+
+def info_numbers(info: Any) -> list[str]:
+    """The names, for `info_number`, of all numbers of an environment's info, in the order of the names."""
+    if not isinstance(info, Mapping):
+        return []
+    nested = [f"{key}/{name}" for key, value in info.items() for name in info_numbers(value)]
+    return sorted(nested + [str(key) for key in info if not math.isnan(info_number(info, str(key)))])

@@ -6,7 +6,7 @@ import contextlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -28,6 +28,7 @@ class Steps:
         is_first: bool [E], the observation opens an episode.
         is_last: bool [E], the observation closes an episode, by termination or truncation.
         is_terminal: bool [E], the episode was terminated.
+        info: the numbers of the step's info that were asked for, float64 [E] each; NaN where there is none.
     """
 
     observation: dict[str, NDArray[Any]]
@@ -35,17 +36,20 @@ class Steps:
     is_first: NDArray[np.bool_]
     is_last: NDArray[np.bool_]
     is_terminal: NDArray[np.bool_]
+    info: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
     @staticmethod
     def stack(moments: Sequence[Moment]) -> Steps:
         """Steps of new arrays from one moment of each environment."""
         names = moments[0].observation
+        numbers = {name for moment in moments for name in moment.info}
         return Steps(
             {name: np.stack([moment.observation[name] for moment in moments]) for name in names},
             np.array([moment.reward for moment in moments], np.float32),
             np.array([moment.is_first for moment in moments], np.bool_),
             np.array([moment.is_last for moment in moments], np.bool_),
             np.array([moment.is_terminal for moment in moments], np.bool_),
+            {name: np.array([moment.info.get(name, np.nan) for moment in moments]) for name in sorted(numbers)},
         )
 
 
@@ -217,6 +221,7 @@ class InProcessPool(EnvironmentPool):
         num_envs: number E of environments.
         seed: seed of all episodes, 0 or more.
         render: prepare `render()`.
+        info: names of numbers of the steps' info to pass on.
 
     Raises:
         ConfigError: if several environments are wanted of a single object.
@@ -224,14 +229,22 @@ class InProcessPool(EnvironmentPool):
 
     vectorization = "in-process"
 
-    def __init__(self, source: EnvironmentSource, num_envs: int, seed: int, *, render: bool = False) -> None:
+    def __init__(
+        self,
+        source: EnvironmentSource,
+        num_envs: int,
+        seed: int,
+        *,
+        render: bool = False,
+        info: tuple[str, ...] = (),
+    ) -> None:
         super().__init__(num_envs, seed)
         require_copies(source, num_envs)
         self._runners: list[EpisodeRunner] = []
         with contextlib.ExitStack() as undo:
             undo.callback(self.close)
             for index in range(num_envs):
-                self._runners.append(EpisodeRunner(source.make(render=render), seed, index))
+                self._runners.append(EpisodeRunner(source.make(render=render), seed, index, info))
             undo.pop_all()
         self.interface = self._runners[0].adapter.interface
         self.time_limit = self._runners[0].adapter.time_limit

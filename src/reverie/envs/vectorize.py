@@ -40,6 +40,7 @@ def make_pool(
     render: bool = False,
     num_workers: int | None = None,
     timeout: float | None = None,
+    info: tuple[str, ...] = (),
 ) -> EnvironmentPool:
     """Make a pool of environments.
 
@@ -52,6 +53,7 @@ def make_pool(
         render: prepare `pool.render()`.
         num_workers: number of worker processes; by default one a processor and at most one an environment.
         timeout: seconds after which a worker that does not answer is restarted; by default never.
+        info: names of numbers of the steps' info that `Steps.info` shall hold; see `info_number`.
 
     Raises:
         ConfigError: if the settings do not fit together.
@@ -68,9 +70,9 @@ def make_pool(
         place, seconds = choose_place(source, num_envs, seed)
     pool: EnvironmentPool
     if place == "workers":
-        pool = WorkerPool(source, num_envs, seed, render=render, num_workers=num_workers, timeout=timeout)
+        pool = WorkerPool(source, num_envs, seed, render=render, num_workers=num_workers, timeout=timeout, info=info)
     else:
-        pool = InProcessPool(source, num_envs, seed, render=render)
+        pool = InProcessPool(source, num_envs, seed, render=render, info=info)
     pool.step_seconds = seconds
     return pool
 

@@ -36,6 +36,7 @@ class WorkerPool(EnvironmentPool):
         render: prepare `render()`.
         num_workers: number of processes; by default one a processor and at most one an environment.
         timeout: seconds after which a worker that does not answer counts as dead; by default never.
+        info: names of numbers of the steps' info to pass on.
 
     Raises:
         ConfigError: if the recipe cannot be sent to another process.
@@ -54,6 +55,7 @@ class WorkerPool(EnvironmentPool):
         render: bool = False,
         num_workers: int | None = None,
         timeout: float | None = None,
+        info: tuple[str, ...] = (),
     ) -> None:
         super().__init__(num_envs, seed)
         if os.name != "posix":
@@ -69,7 +71,8 @@ class WorkerPool(EnvironmentPool):
         self._workers = []
         for indices in np.array_split(np.arange(num_envs), count):
             name = f"the worker process of environments {indices.tolist()} ({source.name})"
-            self._workers.append(Worker(Assignment(payload, seed, tuple(indices.tolist()), render), timeout, name=name))
+            assignment = Assignment(payload, seed, tuple(indices.tolist()), render, info)
+            self._workers.append(Worker(assignment, timeout, name=name))
         self._finalizer = weakref.finalize(self, _shut_down, self._workers)
         try:
             self._start_all()

@@ -64,12 +64,14 @@ class Assignment:
         seed: seed of the pool.
         indices: indices of the worker's environments within the pool.
         render: whether to prepare rendering.
+        info: names of numbers of the steps' info to pass on.
     """
 
     source: bytes
     seed: int
     indices: tuple[int, ...]
     render: bool
+    info: tuple[str, ...] = ()
 
 
 class Worker:
@@ -293,7 +295,8 @@ def _make_runners(assignment: Assignment, runners: list[EpisodeRunner]) -> Any:
     """Fill `runners` and return the interface of the environments and their time limit."""
     source = EnvironmentSource.from_worker(assignment.source)
     for index in assignment.indices:
-        runners.append(EpisodeRunner(source.make(render=assignment.render), assignment.seed, index))
+        adapter = source.make(render=assignment.render)
+        runners.append(EpisodeRunner(adapter, assignment.seed, index, assignment.info))
     return runners[0].adapter.interface, runners[0].adapter.time_limit
 
 

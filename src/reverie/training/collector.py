@@ -15,7 +15,7 @@ from reverie.envs import EnvironmentPool, Steps
 from reverie.errors import CheckpointError, EnvironmentProblem
 from reverie.replay import Field, SequenceReplay
 from reverie.spaces import Interface
-from reverie.training.evaluation import to_tensors
+from reverie.training.evaluation import add_numbers, mean_numbers, to_tensors
 
 FLAGS = ("is_first", "is_last", "is_terminal")
 
@@ -41,6 +41,7 @@ class Collector:
         episodes: how many have ended.
         longest: steps of the longest of them, 0 before the first; None if a run began before this was kept.
         broken: an environment failed in the middle of a step, so the open episodes cannot be continued.
+        info: the numbers of the last step's info of each episode that ended since `take_finished`, by name.
     """
 
     def __init__(self, agent: ImaginationAgent, pool: EnvironmentPool, replay: SequenceReplay) -> None:
@@ -53,6 +54,7 @@ class Collector:
         self.longest: int | None = 0
         self.broken = False
         self._episode_index = pool.episodes
+        self.info: dict[str, list[float]] = {}
 
     def collect(self, purpose: Purpose = "experience") -> int:
         """Acts once in every environment and returns the number of environment steps that this made.
@@ -79,6 +81,7 @@ class Collector:
             self.finished.append((float(self.totals[e]), int(self.lengths[e])))
             self.episodes += 1
             self.longest = max(self.longest or 0, int(self.lengths[e]))
+            add_numbers(self.info, self.steps, int(e))
         return int((~began).sum())
 
     def take_finished(self) -> dict[str, float]:
@@ -87,12 +90,14 @@ class Collector:
             return {}
         returns, lengths = zip(*self.finished, strict=True)
         self.finished = []
+        numbers, self.info = mean_numbers(self.info), {}
         return {
             "episode/return": float(np.mean(returns)),
             "episode/return_max": float(np.max(returns)),
             "episode/return_min": float(np.min(returns)),
             "episode/length": float(np.mean(lengths)),
             "episode/count": float(len(returns)),
+            **{f"info/{name}": value for name, value in numbers.items()},
         }
 
     def state(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -105,6 +110,7 @@ class Collector:
             "episodes": self.episodes,
             "longest": self.longest,
             "broken": self.broken,
+            "info": self.info,
         }
         tensors = {f"observation.{name}": torch.from_numpy(v) for name, v in self.steps.observation.items()}
         tensors |= {name: torch.from_numpy(np.ascontiguousarray(getattr(self.steps, name))) for name in FLAGS}
@@ -129,6 +135,7 @@ class Collector:
         self.episodes = data["episodes"]
         self.longest = data.get("longest", None if self.episodes else 0)
         self.finished = [(float(total), int(length)) for total, length in data["finished"]]
+        self.info = {name: list(values) for name, values in data.get("info", {}).items()}
         policy = {name[7:]: value for name, value in tensors.items() if name.startswith("policy.")}
         if policy:
             moved = {name: value.to(self.agent.device) for name, value in policy.items()}

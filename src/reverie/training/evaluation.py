@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from reverie.agents.imagination_agent import PolicyState
+from reverie.dream.film import Audience
 from reverie.envs import EnvironmentPool, EnvironmentSource, Steps, Vectorization, make_pool
 from reverie.envs.vectorize import choose_place
 from reverie.errors import ConfigError
@@ -72,6 +73,7 @@ class Evaluation:
         episodes: the beginnings of the first episodes, name -> [T, ...] each.
         limit: decisions after which an episode was cut off.
         cut_off: how many episodes were cut off there.
+        info: name -> that number of the last step's info, of each episode that has it.
     """
 
     returns: list[float]
@@ -80,6 +82,7 @@ class Evaluation:
     episodes: list[dict[str, np.ndarray]] = field(default_factory=list)
     limit: int = EPISODE_LIMIT
     cut_off: int = 0
+    info: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def mean(self) -> float:
@@ -102,6 +105,16 @@ class Evaluation:
             "deterministic": self.deterministic,
             "episode_limit": self.limit,
             "cut_off": self.cut_off,
+            **({"info": mean_numbers(self.info)} if self.info else {}),
+        }
+
+    def metrics(self) -> dict[str, float]:
+        """What TensorBoard and `metrics.jsonl` are told."""
+        return {
+            "evaluation/return": self.mean,
+            "evaluation/return_std": self.standard_deviation,
+            "evaluation/length": float(np.mean(self.lengths)),
+            **{f"evaluation/info/{name}": value for name, value in mean_numbers(self.info).items()},
         }
 
     def summary(self) -> str:
@@ -128,6 +141,29 @@ class Playing:
     episodes: int
     decisions: int
     share: float
+
+
+def add_numbers(into: dict[str, list[float]], steps: Steps, e: int) -> None:
+    """Keeps the numbers of the info of environment `e`, whose episode has ended; those that it lacks are left out."""
+    for name, values in steps.info.items():
+        if not np.isnan(values[e]):
+            into.setdefault(name, []).append(float(values[e]))
+
+
+def mean_numbers(numbers: Mapping[str, list[float]]) -> dict[str, float]:
+    """Means over episodes."""
+    return {name: float(np.mean(values)) for name, values in numbers.items() if values}
+
+
+def warn_of_missing(wanted: tuple[str, ...], found: Mapping[str, list[float]], environment: str) -> None:
+    """Warns of numbers that were asked for and that the info of no ended episode had in its last step."""
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        warnings.warn(
+            f"the info of {environment} had no number {', '.join(map(repr, missing))} at the end of any episode; "
+            f"`reverie check` lists the numbers that there are",
+            stacklevel=3,
+        )
 
 
 def to_tensors(values: dict[str, np.ndarray], device: torch.device) -> dict[str, torch.Tensor]:
@@ -157,6 +193,7 @@ def play(
     stop: Callable[[], bool] = lambda: False,
     limit: int = EPISODE_LIMIT,
     watch: Callable[[Playing], None] | None = None,
+    audience: Audience | None = None,
     first_episode: int = 0,
 ) -> Evaluation:
     """Plays episodes in a pool, the same number (give or take one) in each environment, so that none counts for more.
@@ -171,6 +208,7 @@ def play(
         stop: asked before every step; once it says true, only the episodes finished so far are returned.
         limit: decisions after which an episode is cut off.
         watch: called after every step with how far it is.
+        audience: sees every step; the pool must have been made with `render`.
         first_episode: index of the first episode of each environment, which gives its seed.
     """
     quota = np.full(pool.num_envs, episodes // pool.num_envs)
@@ -180,7 +218,9 @@ def play(
     rows: list[list[dict[str, np.ndarray]]] = [[] for _ in range(pool.num_envs)]
     steps, state = pool.start_new_episodes(np.full(pool.num_envs, first_episode)), None
     taken = 0
-    while len(result.returns) < episodes and not stop():
+    if audience:
+        audience.see(pool, steps, lengths, totals, quota > 0)
+    while len(result.returns) < episodes and not (stop() or (audience and audience.gone)):
         action, state = act(agent, steps, state, deterministic)
         if record > len(result.episodes):
             for e in np.flatnonzero((quota > 0) & (np.array([len(r) for r in rows]) < RECORDED_STEPS)):
@@ -192,9 +232,12 @@ def play(
             result.returns.append(float(totals[e]))
             result.lengths.append(int(lengths[e]))
             result.cut_off += int(cut[e])
+            add_numbers(result.info, steps, int(e))
             if record > len(result.episodes) and rows[e]:
                 result.episodes.append({key: np.stack([row[key] for row in rows[e]]) for key in rows[e][0]})
             rows[e] = []
+            if audience:
+                audience.end(int(e))
             if progress:
                 progress(len(result.returns))
         if len(result.returns) == episodes:
@@ -203,6 +246,8 @@ def play(
         taken += 1
         totals = np.where(steps.is_first, 0, totals + steps.reward)
         lengths = np.where(steps.is_first, 0, lengths + 1)
+        if audience:
+            audience.see(pool, steps, lengths, totals, quota > 0)
         if watch:
             watch(_how_far(result, episodes, taken, quota, lengths))
     return result
@@ -237,6 +282,8 @@ def evaluate(
     watch: Callable[[Playing], None] | None = None,
     num_envs: int | None = None,
     pool: EnvironmentPool | None = None,
+    info: tuple[str, ...] = (),
+    audience: Audience | None = None,
 ) -> Evaluation:
     """Plays episodes without touching the random state of a run; see `play` and `make_pool`.
 
@@ -256,6 +303,8 @@ def evaluate(
         watch: see `play`.
         num_envs: fresh environments that are played side by side; by default as `side_by_side` says.
         pool: environments to play in instead of fresh ones; what they did before is lost.
+        info: names of numbers of the last step's info to keep; see `info_number`.
+        audience: see `play`; a live one sees the episodes one after the other, with other random numbers.
 
     Raises:
         ConfigError: no episode is wanted or too many, the seed has more than 32 bits, or the limit is below 1.
@@ -270,13 +319,16 @@ def evaluate(
     with torch.random.fork_rng(devices), contextlib.ExitStack() as stack:
         first = 0
         if pool is None:
-            lanes = num_envs or side_by_side(source, episodes)
-            pool = stack.enter_context(make_pool(source, min(lanes, episodes), seed, vectorization))
+            lanes = 1 if audience and audience.live else num_envs or side_by_side(source, episodes)
+            render = audience is not None
+            made = make_pool(source, min(lanes, episodes), seed, vectorization, render=render, info=info)
+            pool = stack.enter_context(made)
         else:
             first = seed * EPISODES_PER_SEED
         torch.manual_seed(seed)
         most = limit or pool.time_limit or episode_limit(longest)
-        result = play(agent, pool, episodes, deterministic, record, progress, stop, most, watch, first)
+        result = play(agent, pool, episodes, deterministic, record, progress, stop, most, watch, audience, first)
+    warn_of_missing(info, result.info, source.name)
     if result.cut_off and limit is None:
         warnings.warn(
             f"{result.cut_off} of {len(result.returns)} evaluated episodes had not ended after {most:,} decisions and "

@@ -63,6 +63,21 @@ class EventLog:
         self._write(step=step, summary=Summary(value=[Summary.Value(**value) for value in values]))
         self.flush()
 
+    def add_hyperparameters(self, values: Mapping[str, bool | str | float], metrics: Iterable[str]) -> None:
+        """Fills the page of hyperparameters, and a table for those who read text.
+
+        Args:
+            values: settings by name.
+            metrics: tags that the page shows beside them.
+        """
+        from torch.utils.tensorboard.summary import hparams, text
+
+        rows = "\n".join(f"| {name} | {value} |" for name, value in values.items())
+        table = text("hyperparameters", f"| name | value |\n| --- | --- |\n{rows}")
+        for summary in (*hparams(dict(values), dict.fromkeys(metrics, 0.0)), table):
+            self._write(step=0, summary=summary)
+        self.flush()
+
     def _write(self, **fields: Any) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
 

@@ -128,3 +128,13 @@ def affordable_training(config_name: str) -> contextlib.AbstractContextManager[N
         f"{free / 1e9:.3g} GB of memory that are free: choose smaller networks (--size, or the widths of its layers)"
     )
     return limited_parameters(most, MOST_PARAMETERS, error)
+
+
+def peak_memory() -> int | None:
+    """Bytes of memory that this process has had at its largest; None where the system does not say."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if platform.system() == "Darwin" else peak * 1024

@@ -49,6 +49,8 @@ _SCORE = {
     "cut_off?": COUNT,
 }
 """What a line of `metrics.jsonl` and an entry of `scores.json` must hold; see `check_shape`."""
+HYPERPARAMETER_METRICS = ("evaluation/return", "episode/return")
+"""What TensorBoard's page of hyperparameters shows beside them."""
 _RESERVED = (*COUNTERS, "seconds", "not_finite")
 
 
@@ -60,7 +62,12 @@ class MetricWriter:
     full); after a failed `write` the file still ends with a whole line.
     """
 
-    def __init__(self, folder: Path, resume_at: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        resume_at: Mapping[str, Any] | None = None,
+        hyperparameters: Mapping[str, bool | str | float] | None = None,
+    ) -> None:
         """Opens the log of a run, cut back to the position of a checkpoint.
 
         Args:
@@ -68,6 +75,8 @@ class MetricWriter:
             resume_at: what `position` returned when the checkpoint was written, or `position_after`: lines after it
                 are cut off and TensorBoard hides what came later. None starts afresh: what an earlier run left is
                 removed from `metrics.jsonl` and hidden in TensorBoard.
+            hyperparameters: for TensorBoard's page of that name and for a table among its texts; written once, when
+                the run begins its log there.
 
         Raises:
             OSError: the folder cannot be made or the file cannot be opened.
@@ -79,6 +88,7 @@ class MetricWriter:
         self._purge_step: int | None = int(position.get("step", position["env_steps"])) + 1
         if newest_stamp(self._tensorboard_folder) is None:
             self._purge_step = None  # nothing to hide
+        self._hyperparameters = None if self._purge_step is not None else hyperparameters
         self._env_steps = int(position["env_steps"])  # of the last line
         self._start = time.monotonic() - float(position["seconds"])
         self._descriptor: int | None = open_regular(folder / METRICS_FILE, os.O_RDWR | os.O_CREAT)
@@ -228,6 +238,9 @@ class MetricWriter:
             self._open_descriptor()
             self._events = EventLog(self._tensorboard_folder, self._purge_step)
             self._purge_step = None
+            if self._hyperparameters:
+                self._events.add_hyperparameters(self._hyperparameters, HYPERPARAMETER_METRICS)
+                self._hyperparameters = None
         return self._events
 
     def _guarded(self, action: Callable[[], object]) -> None:
@@ -237,6 +250,20 @@ class MetricWriter:
         except OSError:
             self._events = None
             raise
+
+
+def flat_settings(description: Mapping[str, Any]) -> dict[str, bool | str | float]:
+    """The settings of a run for TensorBoard, which takes truth values, text and numbers.
+
+    Args:
+        description: as in `config.json`; what the interface holds and the code of the environment is left out.
+    """
+    values: dict[str, Any] = {"agent": description["agent"], "preset": description.get("preset")}
+    sections = {"environment": "environment/", "settings": "", "agent_config": ""}
+    for section, prefix in sections.items():
+        own = {name: value for name, value in description[section].items() if name != "code"}
+        values |= {f"{prefix}{name}" if name != section else name: value for name, value in own.items()}
+    return {name: value if isinstance(value, (bool, int, float, str)) else str(value) for name, value in values.items()}
 
 
 def _last_line_end(descriptor: int, limit: int) -> int:

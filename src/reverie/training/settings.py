@@ -9,6 +9,7 @@ from reverie.errors import ConfigError
 
 MAY_CHANGE = {"steps", "device", "precision", "threads", "vectorization", "checkpoint_minutes", "evaluate_every"}
 MAY_CHANGE |= {"evaluation_episodes", "evaluation_envs", "deterministic_evaluation", "log_every", "videos", "stop_at"}
+MAY_CHANGE |= {"info"}
 """Settings that may differ when a run is resumed; all others make it another run."""
 SAME_LEARNING = MAY_CHANGE | {"replay_storage"}
 """Settings that do not change what an agent learns, so that runs which differ in them alone compare as seeds."""
@@ -36,6 +37,19 @@ def check_seed(seed: int) -> None:
     """
     if not 0 <= seed < 2**32:
         raise ConfigError(f"seed must be between 0 and 4294967295, got {seed}")
+
+
+def checked_names(info: Any) -> tuple[str, ...]:
+    """Names of numbers of an environment's info, as a tuple; a single name may stand for itself.
+
+    Raises:
+        ConfigError: something is no name.
+    """
+    names = (info,) if isinstance(info, str) else tuple(info) if isinstance(info, (list, tuple)) else (info,)
+    for name in names:
+        if not isinstance(name, str) or not name:
+            raise ConfigError(f"info must be names of numbers such as ('success',), got {info!r}")
+    return names
 
 
 @dataclass(frozen=True)
@@ -76,6 +90,9 @@ class TrainSettings:
     """Keep the replay in memory, or in memory-mapped files of the run folder."""
     videos: bool = True
     """Write an open-loop prediction video at every evaluation."""
+    info: tuple[str, ...] = ()
+    """Numbers of the environment's info to log, e.g. `--info success`: those of an episode's last step, averaged over
+    episodes, in training and in evaluations."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "num_envs", "evaluation_episodes", "log_every"):
@@ -91,6 +108,7 @@ class TrainSettings:
         if self.evaluation_envs is not None and self.evaluation_envs < 0:
             raise ConfigError(f"evaluation_envs must not be negative, got {self.evaluation_envs}")
         check_seed(self.seed)
+        object.__setattr__(self, "info", checked_names(self.info))
         if self.threads is not None and self.threads < 1:
             raise ConfigError(f"threads must be at least 1, got {self.threads}")
 

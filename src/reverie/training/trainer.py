@@ -39,7 +39,7 @@ from reverie.training.estimate import duration, time_costs
 from reverie.training.evaluation import Evaluation, episode_limit, evaluate, settle_vectorization
 from reverie.training.interruption import Interruption
 from reverie.training.memory import BATCH_COPIES, affordable_training, keep_freed_memory, warn_if_large
-from reverie.training.metrics import MetricWriter, append_scores, read_scores, truncate_scores
+from reverie.training.metrics import MetricWriter, append_scores, flat_settings, read_scores, truncate_scores
 from reverie.training.model_files import save_model
 from reverie.training.origin import Origin
 from reverie.training.progress import Display
@@ -103,7 +103,8 @@ class Trainer:
             if self.vectorization == "auto":  # measured once in the life of a run
                 self.vectorization = newest_state(self.path).get("measured_vectorization") or "auto"
             one = settings.num_envs == 1 and settings.vectorization == "auto"
-            self.pool = make_pool(source, settings.num_envs, settings.seed, "in-process" if one else self.vectorization)
+            place = "in-process" if one else self.vectorization
+            self.pool = make_pool(source, settings.num_envs, settings.seed, place, info=settings.info)
             undo.callback(self.pool.close)
             if not one:
                 self.vectorization = self.pool.vectorization
@@ -159,7 +160,7 @@ class Trainer:
             history["changes"] = [*history.get("changes", []), {"env_steps": self.env_steps, "settings": changes}]
         self.folder.settle(claim, described, **history)
         self.description |= history
-        self.writer = MetricWriter(self.path, position)
+        self.writer = MetricWriter(self.path, position, flat_settings(described))
         self._logged = position["env_steps"] if position else -1
 
     # ------------------------------------------------------------------ checkpoints
@@ -472,12 +473,14 @@ class Trainer:
                 watch=self.display.watch,
                 num_envs=settings.evaluation_envs,
                 pool=pool,
+                info=settings.info,
             )
         if self._stop:
             return
         self._evaluated = self.env_steps
         self._forget_best_of_shorter_episodes(result)
         append_scores(self.path, {**self.counters, **result.to_json()})
+        self.writer.write(self.counters, result.metrics())
         if self.best is None or result.mean >= self.best:
             self.best = result.mean
             seen = {"updates": self.updater.updates, "longest_episode": longest}

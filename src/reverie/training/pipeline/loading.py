@@ -23,7 +23,7 @@ from reverie.training.memory import limited_parameters
 from reverie.training.metrics import MetricWriter, position_after
 from reverie.training.pipeline.frames import PROGRESS, PROGRESS_SHAPE
 from reverie.training.pipeline.learning import Training, open_latents
-from reverie.training.pipeline.search import read_search
+from reverie.training.pipeline.search import ControllerSearch, read_search
 from reverie.training.run_folder import CONFIG_FILE
 
 VISION_FILE, MEMORY_FILE, CONTROLLER_FILE = "vision.safetensors", "memory.safetensors", "controller.safetensors"
@@ -118,23 +118,27 @@ def first_latents(encoded: NDArray[np.float16], lengths: Sequence[int], count: i
     return torch.from_numpy(encoded[:, starts].astype(np.float32))
 
 
-def open_log(path: Path, generation: int) -> MetricWriter:
+def open_log(path: Path, search: ControllerSearch, hyperparameters: Mapping[str, bool | str | float]) -> MetricWriter:
     """Goes on with the metrics of a run from where the files of its stages stand; later ones are cut off.
 
     Args:
         path: run folder.
-        generation: of C, as its file has it.
+        search: of C, as its file has it.
+        hyperparameters: see `MetricWriter`.
     """
     files = [path / name for name in (VISION_FILE, MEMORY_FILE)]
     with damage_of(path):
         updates = sum(int(read_tensors(file)["updates"]) for file in files if file.exists())
+    evaluated = {score["generation"] for score in search.scores}
 
     def known(record: dict[str, Any]) -> bool:
-        return bool(record["updates"] <= updates and record.get("generation", 0) <= generation)
+        generation = record.get("generation", 0)
+        scored = "evaluation/return" not in record or generation in evaluated
+        return bool(record["updates"] <= updates and generation <= search.generation and scored)
 
     position = position_after(path, known, log_step)
     position["seconds"] = max(position["seconds"], sum(stage_seconds(path).values()))
-    return MetricWriter(path, position)
+    return MetricWriter(path, position, hyperparameters)
 
 
 def stage_seconds(path: Path) -> dict[str, float]:

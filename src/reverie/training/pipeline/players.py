@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from reverie.agents.world_models import WorldModelsAgent, WorldModelsConfig
 from reverie.behaviors.controllers import flat_actions
 from reverie.envs import EnvironmentAdapter, EnvironmentSource
+from reverie.envs.episodes import info_number
 from reverie.envs.workers import Worker, WorkerDied, serve
 from reverie.errors import EnvironmentProblem
 from reverie.models.vision_memory import MemoryState
@@ -62,6 +63,7 @@ class Episode:
         surprise: what M found surprising, summed over the steps; see `ControllerPolicy`.
         rows: observation, action, reward, `is_first` and `is_terminal` of every time, [length + 1, ...] each, if the
             episode was to be recorded.
+        info: the numbers of the last step's info that were asked for; NaN where it has no such number.
     """
 
     total: float
@@ -69,6 +71,7 @@ class Episode:
     surprise: float = 0.0
     cut_off: bool = False
     rows: dict[str, NDArray[Any]] | None = None
+    info: dict[str, float] = field(default_factory=dict)
 
 
 class Policy(Protocol):
@@ -217,8 +220,8 @@ def _rebuild(
 class _Lane:
     """One environment and the episode that it plays."""
 
-    def __init__(self, adapter: EnvironmentAdapter, job: Job, recorded: bool) -> None:
-        self.adapter = adapter
+    def __init__(self, adapter: EnvironmentAdapter, job: Job, recorded: bool, info: Sequence[str]) -> None:
+        self.adapter, self._info = adapter, info
         self.episode = Episode(0.0, 0)
         self.rows: list[dict[str, Any]] | None = [] if recorded else None
         self.observation = adapter.reset(job.seed)
@@ -233,7 +236,8 @@ class _Lane:
 
     def step(self, action: NDArray[np.float32]) -> None:
         """Takes a step."""
-        self.observation, self.reward, self.is_terminal, truncated, _ = self.adapter.step(action)
+        self.observation, self.reward, self.is_terminal, truncated, info = self.adapter.step(action)
+        self.episode.info = {name: info_number(info, name) for name in self._info}
         self.is_last = self.is_terminal or truncated
         self.episode.total += float(self.reward)
         self.episode.length += 1
@@ -253,6 +257,7 @@ def play_episodes(
     longest: int,
     record: bool,
     stop: Callable[[], bool] = lambda: False,
+    info: Sequence[str] = (),
 ) -> list[Episode] | None:
     """Plays as many episodes side by side as there are jobs; those that have ended leave the batch.
 
@@ -263,11 +268,12 @@ def play_episodes(
         longest: observations after which an episode is cut off.
         record: keep all rows.
         stop: asked before every step; true gives up.
+        info: names of numbers of the steps' info to keep of each episode's last step.
 
     Returns:
         The episodes in the order of the jobs, or None if `stop` gave up.
     """
-    lanes = [_Lane(adapter, job, record) for adapter, job in zip(adapters, jobs, strict=False)]
+    lanes = [_Lane(adapter, job, record, info) for adapter, job in zip(adapters, jobs, strict=False)]
     running = list(lanes)
     policy.begin(jobs)
     while running:
@@ -293,6 +299,7 @@ class _Setup:
 
     source: bytes
     lanes: int
+    info: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -364,17 +371,18 @@ class Players:
         source: recipe for environments.
         processes: number of processes; 0 plays in this process, as environments that are single objects must be.
         lanes: environments that each of them steps in lockstep.
+        info: names of numbers of the environment's info to keep of each episode's last step.
 
     Raises:
         ConfigError: the recipe cannot be sent to another process.
     """
 
-    def __init__(self, source: EnvironmentSource, processes: int, lanes: int) -> None:
-        self.source = source
+    def __init__(self, source: EnvironmentSource, processes: int, lanes: int, info: tuple[str, ...] = ()) -> None:
+        self.source, self._info = source, info
         single = source.kind == "object"
         self.lanes = 1 if single else lanes
         self._adapters: list[EnvironmentAdapter] = []
-        setup = None if single or processes == 0 else _Setup(source.for_worker(), lanes)
+        setup = None if single or processes == 0 else _Setup(source.for_worker(), lanes, info)
         self._processes = [_Process(setup) for _ in range(processes)] if setup else []
 
     def close(self) -> None:
@@ -420,7 +428,8 @@ class Players:
         if not self._adapters:
             self._adapters = [self.source.make() for _ in range(self.lanes)]
         for batch in batches:
-            episodes = play_episodes(self._adapters, policy, batch.jobs, batch.longest, batch.record, stop)
+            jobs, info = batch.jobs, self._info
+            episodes = play_episodes(self._adapters, policy, jobs, batch.longest, batch.record, stop, info)
             if episodes is None:
                 return
             yield episodes
@@ -470,14 +479,16 @@ def main(descriptor: int) -> None:
     torch.set_num_threads(1)
     adapters: list[EnvironmentAdapter] = []
     policies: list[Policy] = []
+    info: list[str] = []
 
     def handle(request: _Setup | Policy | _Play) -> list[Episode] | None:
         if isinstance(request, _Setup):
             source = EnvironmentSource.from_worker(request.source)
             adapters.extend(source.make() for _ in range(request.lanes))
+            info.extend(request.info)
             return None
         if isinstance(request, _Play):
-            return play_episodes(adapters, policies[0], request.jobs, request.longest, request.record)
+            return play_episodes(adapters, policies[0], request.jobs, request.longest, request.record, info=info)
         policies[:] = [request]
         return None
 

@@ -7,9 +7,9 @@ import copy
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,16 +18,16 @@ from numpy.typing import NDArray
 from reverie.agents.world_models import WorldModelsConfig
 from reverie.dream.dream import Dream
 from reverie.dream.evolve import dreamed_returns
-from reverie.envs import EnvironmentSource, Vectorization
+from reverie.envs import EnvironmentSource
 from reverie.envs.episodes import episode_seed
 from reverie.envs.pool import processors
 from reverie.errors import ConfigError
 from reverie.training.device import choose_device, choose_precision
-from reverie.training.evaluation import EVALUATION_SEED, Evaluation, Playing, episode_limit
+from reverie.training.evaluation import EVALUATION_SEED, Evaluation, Playing, episode_limit, mean_numbers
 from reverie.training.files import write_json
 from reverie.training.interruption import Interruption
 from reverie.training.memory import affordable_training, keep_freed_memory
-from reverie.training.metrics import SCORES_FILE
+from reverie.training.metrics import SCORES_FILE, flat_settings
 from reverie.training.pipeline.frames import PROGRESS, FrameStore, collect
 from reverie.training.pipeline.learning import Training, encode_frames, open_latents, train_memory, train_vision
 from reverie.training.pipeline.loading import (
@@ -48,46 +48,14 @@ from reverie.training.pipeline.pictures import TEMPERATURES, evolution_curve, ru
 from reverie.training.pipeline.players import ControllerPolicy, Episode, Job, Players, Policy, RandomPolicy
 from reverie.training.pipeline.reuse import refuse_half_taken, reusable, take_over, vision_weights
 from reverie.training.pipeline.search import ControllerSearch, read_search
+from reverie.training.pipeline.settings import PipelineSettings
 from reverie.training.progress import Display
 from reverie.training.run_folder import RunFolder
-from reverie.training.settings import check_seed, may_change_in_stages
+from reverie.training.settings import may_change_in_stages
 
 CURVE_FILE = "learning_curve.png"
 COLLECTING, EVOLVING = 0, 1
 """What episodes are for; kept apart by their seeds."""
-
-
-@dataclass(frozen=True)
-class PipelineSettings:
-    """How to train."""
-
-    seed: int = 0
-    """Seed of weights, environments and sampling."""
-    num_envs: int = 16
-    """Environments that each process steps in lockstep."""
-    vectorization: Vectorization = "auto"
-    """Play real episodes in this process, or in one worker process for each thread (auto)."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N; auto takes a GPU where there is one."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of V and M, in learning and in dreams; auto means bfloat16 on a GPU, float32 on a CPU."""
-    threads: int | None = None
-    """Threads of PyTorch on the CPU, and worker processes; all cores by default."""
-    reuse: Path | None = None
-    """Take frames, V and M from this other run, as far as their settings are the same, e.g. for an ablation of C."""
-    vision: Path | None = None
-    """Begin with V of this other run, which may have seen other frames; with vision_epochs 0 it stays as it is."""
-    checkpoint_minutes: float = 2.0
-    """Minutes between checkpoints within a stage."""
-
-    def __post_init__(self) -> None:
-        check_seed(self.seed)
-        if self.num_envs < 1 or (self.threads is not None and self.threads < 1):
-            raise ConfigError(f"num_envs and threads must be at least 1, got {self.num_envs} and {self.threads}")
-        if self.reuse is not None and self.vision is not None:
-            raise ConfigError("reuse takes V, too, so give either reuse or vision, not both")
-        if not self.checkpoint_minutes >= 0:
-            raise ConfigError(f"checkpoint_minutes must not be negative, got {self.checkpoint_minutes}")
 
 
 class WorldModelsTraining:
@@ -139,7 +107,8 @@ class WorldModelsTraining:
         self._interruption = Interruption()
         self.encoded: NDArray[np.float16] | None = None
         single = settings.vectorization == "in-process" or source.kind == "object"
-        self._players = Players(source, 0 if single else settings.threads or processors(), settings.num_envs)
+        processes = 0 if single else settings.threads or processors()
+        self._players = Players(source, processes, settings.num_envs, settings.info)
         self.display = Display("", 1, visible)
 
     def _open(self) -> None:
@@ -190,7 +159,7 @@ class WorldModelsTraining:
         self.store = FrameStore(frames, name, width, config.episodes(config.iterations - 1) * config.collect_steps)
         if other is not None and not self.store.lengths:
             self.store.copy_from(FrameStore(other / "frames", name, width, None))
-        self.writer = open_log(self.path, self.search.generation)
+        self.writer = open_log(self.path, self.search, flat_settings(described))
 
     @property
     def _stop(self) -> bool:
@@ -395,10 +364,11 @@ class WorldModelsTraining:
                 tried = self._try_candidates(generation, policy)
                 if tried is None:
                     break
-                returns, fitness = tried
+                returns, fitness, info = tried
                 search.tell(returns, fitness)
                 name = "dream/return" if config.evolve_in == "dream" else "episode/return"
                 metrics = {name: returns.mean(), f"{name}_max": returns.max(), "generation": search.generation}
+                metrics |= {f"info/{key}": value for key, value in mean_numbers(info).items()}
                 self._log(self.updates, metrics)
                 note = f"mean return in the {config.evolve_in} {returns.mean():.4g}, best {returns.max():.4g}"
                 display.update(search.generation, note)
@@ -410,15 +380,18 @@ class WorldModelsTraining:
 
     def _try_candidates(
         self, generation: int, policy: ControllerPolicy
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-        """Mean return and fitness of this generation's candidates [P]; None if Ctrl-C cut real episodes short."""
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], dict[str, list[float]]] | None:
+        """Mean return and fitness of this generation's candidates [P], and the numbers of the info of their episodes.
+
+        None if Ctrl-C cut real episodes short.
+        """
         config, settings = self.config, self.settings
         candidates = self.search.evolution.ask()
         if config.evolve_in == "dream":
             dream = self.dream(config.temperature, (settings.seed, 3, generation))
             parameters = torch.from_numpy(candidates).to(self.device, torch.float32)
             returns = self._dreamed(dream, parameters, config.rollouts).mean(1)
-            return returns, returns
+            return returns, returns, {}
         first = generation * config.rollouts
         seeds = [episode_seed(settings.seed, EVOLVING, first + r) for r in range(config.rollouts)]
         jobs = [Job(seed, parameters) for parameters in candidates for seed in seeds]
@@ -428,7 +401,7 @@ class WorldModelsTraining:
         self.search.played += sum(episode.length for episode in episodes)
         measured = np.array([(episode.total, episode.surprise) for episode in episodes])
         returns, surprise = measured.reshape(len(candidates), config.rollouts, 2).mean(1).T
-        return returns, returns + config.curiosity * surprise
+        return returns, returns + config.curiosity * surprise, _numbers_of(episodes, self.settings.info)
 
     @property
     def _limit(self) -> int:
@@ -453,9 +426,9 @@ class WorldModelsTraining:
         self.agent.parameters_of_controller.copy_(torch.from_numpy(self.search.evolution.mean))
         assert self.encoded is not None
         seed, temperatures = self.settings.seed, () if self.config.random_memory else TEMPERATURES
-        dreams = [self.dream(temperature, (seed, 4)) for temperature in temperatures]
-        videos = self.path / "videos"
-        pictures = run_pictures(self.agent, self.source, self.store, self.encoded, dreams, seed, videos)
+        dreams = {temperature: self.dream(temperature, (seed, 4)) for temperature in temperatures}
+        videos, title = self.path / "videos", f"{self.config.name} on {self.source.name}"
+        pictures = run_pictures(self.agent, self.source, self.store, self.encoded, dreams, seed, title, videos)
         with Display(f"drawing · {self.source.name}", len(pictures), self.visible, "pictures") as self.display:
             for number, (path, draw) in enumerate(pictures.items(), start=1):
                 with self.display.busy(path.name):
@@ -487,6 +460,7 @@ class WorldModelsTraining:
         totals, lengths = [e.total for e in episodes], [e.length for e in episodes]
         cut_off = sum(episode.cut_off for episode in episodes)
         result = Evaluation(totals, lengths, deterministic=False, limit=self._limit, cut_off=cut_off)
+        result.info = _numbers_of(episodes, self.settings.info)
         score = {
             **self._counters(self.updates),
             "generation": search.generation,
@@ -497,8 +471,15 @@ class WorldModelsTraining:
             values = self._dream_episodes(mean)
             score["dream"] = {"mean": round(values.mean(), 2), "std": round(values.std(), 2), "episodes": len(values)}
         search.add(score)
+        self._log(self.updates, {**result.metrics(), "generation": search.generation})
         write_json(self.path / SCORES_FILE, search.scores)
         evolution_curve(search.history, search.scores, self.config.evolve_in, self.path / CURVE_FILE)
         display.say(f"drawn: {self.path / CURVE_FILE}")
         dreamed = f", dreamed {score['dream']['mean']:.1f} ± {score['dream']['std']:.1f}" if "dream" in score else ""
         display.say(f"generation {search.generation}: candidates {search.tried:.1f}{dreamed}, real {result.summary()}")
+
+
+def _numbers_of(episodes: list[Episode], names: tuple[str, ...]) -> dict[str, list[float]]:
+    """The numbers of the info of all episodes that have them, by name."""
+    known = {name: [episode.info[name] for episode in episodes if name in episode.info] for name in names}
+    return {name: [value for value in values if not np.isnan(value)] for name, values in known.items()}
