@@ -56,7 +56,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "representation_scale": 0.01,
         "slow_critic_rate": 0.1,
         "num_envs": 16,
-        "steps": 40_000,
+        "steps": 60_000,
     },
 }
 """`quick` is ours: small tasks on a CPU within the hour. benchmarks/README.md has what it reaches."""
@@ -87,10 +87,10 @@ BY_KIND: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
 }
-"""Further values for tasks that show pictures, vectors or symbols and take continuous or discrete actions: of `symbols`
+"""Further values for tasks that show pictures, vectors or symbols and take continuous or discrete actions. Of symbols
 an agent must remember which it saw, and the noise of latent variables that it does not need blurs what h keeps, so
-there are few of them. Those of `paper` are
-the protocols for DeepMind Control from vectors and from images, and for Atari (extended data table 2)."""
+there are few of them. Those of `paper` are the protocols for DeepMind Control from vectors and from images, and for Atari
+(extended data table 2)."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reverie.cli.options import check_output, parse
+from reverie.cli.trained_agent import TrainedAgentOptions, load_agent
 
 MOST_SEQUENCES = 100
 """As many as the height of a video has room for."""

@@ -62,6 +62,7 @@ STATE_SHAPE = {
         "episodes": COUNT,
         "longest?": optional(COUNT),
         "broken?": FLAG,
+        "info?": RECORD,
     },
     "metrics": {"metrics_bytes": COUNT, "env_steps": WHOLE, "seconds": NUMBER},
     "replay": RECORD,

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from reverie.errors import ReverieError
-from reverie.safe_files import COUNT, NUMBER, WHOLE, check_shape, open_regular, optional, parse_json
+from reverie.safe_files import COUNT, NUMBER, RECORD, WHOLE, check_shape, open_regular, optional, parse_json
 from reverie.training.event_log import EventLog, newest_stamp
 from reverie.training.files import read_json, write_json
 
@@ -47,6 +47,7 @@ _SCORE = {
     "lengths?": [COUNT],
     "episode_limit?": COUNT,
     "cut_off?": COUNT,
+    "info?": RECORD,
 }
 """What a line of `metrics.jsonl` and an entry of `scores.json` must hold; see `check_shape`."""
 HYPERPARAMETER_METRICS = ("evaluation/return", "episode/return")
