@@ -88,8 +88,8 @@ BY_KIND: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 """Further values for tasks that show pictures, vectors or symbols and take continuous or discrete actions. Of symbols
-an agent must remember which it saw, and the noise of latent variables that it does not need blurs what h keeps, so
-there are few of them. Those of `paper` are the protocols for DeepMind Control from vectors and from images, and for Atari
+an agent must remember which it saw, and the noise of latent variables that it does not need blurs what h keeps: there
+are few of them. Those of `paper` are the protocols for DeepMind Control from vectors and from images, and for Atari
 (extended data table 2)."""
 
 
