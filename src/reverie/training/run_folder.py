@@ -137,6 +137,12 @@ def _compare(folder: Path, section: str, stored: Mapping[str, Any], wanted: Mapp
             )
 
 
+def shown(path: Path) -> Path:
+    """A path as a person reads it: relative where it lies below the working directory."""
+    here = Path.cwd()
+    return path.relative_to(here) if here != here.parent and path.is_relative_to(here) else path
+
+
 def stored_preset(path: Path) -> str | None:
     """The preset of the run in a folder, if there is a run and it says so."""
     try:

@@ -42,7 +42,7 @@ from reverie.training.memory import BATCH_COPIES, affordable_training, keep_free
 from reverie.training.metrics import MetricWriter, append_scores, read_scores, truncate_scores
 from reverie.training.model_files import save_model
 from reverie.training.progress import Display
-from reverie.training.run_folder import OWN_VIDEOS, PARTIAL_VIDEOS, RunFolder
+from reverie.training.run_folder import OWN_VIDEOS, PARTIAL_VIDEOS, RunFolder, shown
 from reverie.training.settings import TrainSettings
 from reverie.training.updater import Updater
 
@@ -270,7 +270,7 @@ class Trainer:
             where += f", {torch.get_num_threads()} threads"
         self.display.say(
             f"{self.display.title} · {parameters:,} parameters · {where} · {self.settings.num_envs} environments "
-            f"{self.pool.vectorization} · run folder {self.path}"
+            f"{self.pool.vectorization} · run folder {shown(self.path)}"
         )
         if self.endless.before_first(self.updater.updates, self.collector.episodes):
             self.display.say(f"no update is made until {self.updater.schedule.warmup_episodes} episodes have ended")
