@@ -441,7 +441,7 @@ class Trainer:
         drawing = Drawing(prediction, self._scene, title, VIDEO_FRAMES)
         partial = self.path / "videos" / PARTIAL_VIDEOS
         for file in drawing.save(partial / f"open_loop_{self.env_steps:09d}.mp4"):
-            self.display.say(f"drawn: {file.replace(partial.parent / file.name)}")
+            self.display.say(f"drawn: {shown(file.replace(partial.parent / file.name))}")
         remove_folder(partial, OWN_VIDEOS)
         self.writer.video("dream/open_loop", drawing.narrow(TENSORBOARD_COLUMNS), self.counters, drawing.fps)
         if drawing.board is not None:
