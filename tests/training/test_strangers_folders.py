@@ -267,10 +267,9 @@ def test_an_environment_may_change_the_working_directory(tmp_path, monkeypatch, 
 
 
 def test_brackets_in_the_name_of_a_folder_are_no_markup(copied_run, capsys):
-    folder = copied_run.rename(copied_run.with_name("a[bold]b[")) / "x[/y]"
-    folder.parent.rename(folder.parent.with_name("moved"))
-    folder.parent.mkdir()
-    folder.parent.with_name("moved").rename(folder)
+    folder = copied_run.parent / "a[bold]b[" / "x[" / "y]"
+    folder.parent.mkdir(parents=True)
+    copied_run.rename(folder)
     assert main([word for word in words(folder, evaluate_every=150) if word != "--quiet"]) == 0
     printed = capsys.readouterr()
     assert f"run folder {folder}" in printed.err and f"run folder        {folder}" in printed.out

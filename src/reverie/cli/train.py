@@ -195,6 +195,7 @@ def _train_in_stages(agent: str, words: Sequence[str]) -> int:
     from reverie.training.metrics import read_scores
     from reverie.training.pipeline.settings import PipelineSettings
     from reverie.training.pipeline.world_models import WorldModelsTraining
+    from reverie.training.run_folder import shown
 
     preset, words = _recipe(agent, words)
     options = _parse(agent, PipelineSettings, preset_values(agent, preset), words)
@@ -218,9 +219,9 @@ def _train_in_stages(agent: str, words: Sequence[str]) -> int:
             f"generation {score['generation']:>5}   in the {config.evolve_in} {score['tried']:>8.1f}   real return "
             f"{score['mean']:>8.1f} ± {score['std']:.1f} over {score['episodes']} episodes"
         )
-    print(f"run folder        {path}{os.sep}")
-    print(f"returns           {path / CURVE_FILE}")
-    print(f"what V sees       {path / 'videos' / 'reconstruction.png'}")
+    print(f"run folder        {shown(path)}{os.sep}")
+    print(f"returns           {shown(path / CURVE_FILE)}")
+    print(f"what V sees       {shown(path / 'videos' / 'reconstruction.png')}")
     if not config.random_memory:
-        print(f"dream video       {path / 'videos' / 'temperatures.mp4'}")
+        print(f"dream video       {shown(path / 'videos' / 'temperatures.mp4')}")
     return 0

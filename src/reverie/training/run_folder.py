@@ -211,6 +211,12 @@ def _first_fingerprint(stored: Mapping[str, Any]) -> str:
     return digest(identity)
 
 
+def shown(path: Path) -> Path:
+    """A path as a person reads it: relative where it lies below the working directory."""
+    here = Path.cwd()
+    return path.relative_to(here) if here != here.parent and path.is_relative_to(here) else path
+
+
 def _other_code(stored: Any, code: Mapping[str, str]) -> str | None:
     """What differs between the code of a stored environment and another; None also where it was not stored."""
     environment = stored.get("environment") if isinstance(stored, dict) else None

@@ -43,7 +43,7 @@ from reverie.training.metrics import MetricWriter, append_scores, flat_settings,
 from reverie.training.model_files import save_model
 from reverie.training.origin import Origin
 from reverie.training.progress import Display
-from reverie.training.run_folder import OWN_VIDEOS, PARTIAL_VIDEOS, Claim, RunFolder
+from reverie.training.run_folder import OWN_VIDEOS, PARTIAL_VIDEOS, Claim, RunFolder, shown
 from reverie.training.settings import TrainSettings
 from reverie.training.stored_run import tied_to_tensors
 from reverie.training.updater import Updater
@@ -339,7 +339,7 @@ class Trainer:
             where += f", {torch.get_num_threads()} threads"
         self.display.say(
             f"{self.display.title} · {parameters:,} parameters · {where} · {self.settings.num_envs} environments "
-            f"{self.pool.vectorization} · run folder {self.path}"
+            f"{self.pool.vectorization} · run folder {shown(self.path)}"
         )
         if self.endless.before_first(self.updater.updates, self.collector.episodes):
             self.display.say(f"no update is made until {self.updater.schedule.warmup_episodes} episodes have ended")
@@ -511,7 +511,7 @@ class Trainer:
         drawing = Drawing(prediction, self._scene, title, VIDEO_FRAMES)
         partial = self.path / "videos" / PARTIAL_VIDEOS
         for file in drawing.save(partial / f"open_loop_{self.env_steps:09d}.mp4"):
-            self.display.say(f"drawn: {file.replace(partial.parent / file.name)}")
+            self.display.say(f"drawn: {shown(file.replace(partial.parent / file.name))}")
         remove_folder(partial, OWN_VIDEOS)
         self.writer.video("dream/open_loop", drawing.narrow(TENSORBOARD_COLUMNS), self.counters, drawing.fps)
         if drawing.board is not None:

@@ -50,7 +50,7 @@ from reverie.training.pipeline.reuse import refuse_half_taken, reusable, take_ov
 from reverie.training.pipeline.search import ControllerSearch, read_search
 from reverie.training.pipeline.settings import PipelineSettings
 from reverie.training.progress import Display
-from reverie.training.run_folder import RunFolder
+from reverie.training.run_folder import RunFolder, shown
 from reverie.training.settings import may_change_in_stages
 
 CURVE_FILE = "learning_curve.png"
@@ -434,7 +434,7 @@ class WorldModelsTraining:
                 with self.display.busy(path.name):
                     draw(path)
                 self.display.update(number)
-                self.display.say(f"drawn: {path}")
+                self.display.say(f"drawn: {shown(path)}")
 
     def _dream_episodes(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
         """Returns of as many dreamed episodes as an evaluation has real ones, float64 [episodes]."""
@@ -474,7 +474,7 @@ class WorldModelsTraining:
         self._log(self.updates, {**result.metrics(), "generation": search.generation})
         write_json(self.path / SCORES_FILE, search.scores)
         evolution_curve(search.history, search.scores, self.config.evolve_in, self.path / CURVE_FILE)
-        display.say(f"drawn: {self.path / CURVE_FILE}")
+        display.say(f"drawn: {shown(self.path / CURVE_FILE)}")
         dreamed = f", dreamed {score['dream']['mean']:.1f} ± {score['dream']['std']:.1f}" if "dream" in score else ""
         display.say(f"generation {search.generation}: candidates {search.tried:.1f}{dreamed}, real {result.summary()}")
 
