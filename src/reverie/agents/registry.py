@@ -171,6 +171,26 @@ def make_config(
     return config
 
 
+def agent_settings(agent: str, settings: Mapping[str, Any], own: set[str]) -> dict[str, Any]:
+    """The settings that are not the run's own.
+
+    Args:
+        agent: its name.
+        settings: of agent and run.
+        own: names of those of the run.
+
+    Raises:
+        ConfigError: a name is neither's.
+    """
+    known = own | {field.name for field in fields(config_class(agent))}
+    for key in settings:
+        if key not in known:
+            close = difflib.get_close_matches(key, sorted(known), 1, 0.4)
+            hint = f"did you mean {close[0]!r}?" if close else "see TrainSettings and the agent's configuration"
+            raise ConfigError(f"{agent} has no setting {key!r}; {hint}")
+    return {key: value for key, value in settings.items() if key not in own}
+
+
 SHARES = {"uniform_mix", "actor_uniform_mix", "return_mix", "slow_critic_rate", "discount", "dynamics_share"}
 SHARES |= {"kl_balance", "epsilon", "final_epsilon"}
 """Settings that lie between 0 and 1."""

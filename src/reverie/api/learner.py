@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, fields
@@ -16,7 +15,7 @@ import torch
 
 from reverie.agents.imagination_agent import PolicyState
 from reverie.agents.registry import action_repeat as paper_repeat
-from reverie.agents.registry import config_class, default_preset, make_config, recipe
+from reverie.agents.registry import agent_settings, config_class, default_preset, make_config, recipe
 from reverie.dream.dream import Dream, collect_starts
 from reverie.dream.dream_env import DreamEnv, DreamObservation, DreamVectorEnv
 from reverie.dream.film import audience_of
@@ -105,7 +104,7 @@ class Learner:
             )
         self._device = choose_device(device)
         own = {field.name for field in fields(self.settings_class)}
-        self._chosen = _agent_settings(self.agent_name, settings, own)
+        self._chosen = agent_settings(self.agent_name, settings, own)
         usual = default_preset(self._device.type)
         make_config(self.agent_name, self._chosen, preset or usual)  # a slip is said before an environment is made
         self.translator = self.source.translator()
@@ -498,14 +497,3 @@ class Learner:
         """How many environments an evaluation may have: one where training has one, None if that is open."""
         wanted = self._settings.get("evaluation_envs")
         return 1 if wanted == 0 or (wanted is None and self._settings.get("num_envs") == 1) else wanted
-
-
-def _agent_settings(agent: str, settings: dict[str, Any], own: set[str]) -> dict[str, Any]:
-    """The settings that are not the run's own; a name that is neither's is refused."""
-    known = own | {field.name for field in fields(config_class(agent))}
-    for key in settings:
-        if key not in known:
-            close = difflib.get_close_matches(key, sorted(known), 1, 0.4)
-            hint = f"did you mean {close[0]!r}?" if close else "see TrainSettings and the agent's configuration"
-            raise ConfigError(f"{agent} has no setting {key!r}; {hint}")
-    return {key: value for key, value in settings.items() if key not in own}

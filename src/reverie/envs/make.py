@@ -24,8 +24,9 @@ from reverie.envs.extras import import_module, missing_package, register_suite
 from reverie.envs.ignored_parts import without_parts
 from reverie.envs.images import PartKind
 from reverie.envs.running_statistics import running_statistics
+from reverie.envs.signatures import fitting, render_modes, takes_render_mode
 from reverie.envs.source_code import is_installed_module
-from reverie.envs.stored_spaces import SpacesOnly, space_from_json, space_to_json
+from reverie.envs.stored_spaces import AbsentEnvironment, SpacesOnly, space_from_json, spaces_of
 from reverie.envs.wrappers import ActionRepeat, RenderedObservation, ResizeImages
 from reverie.errors import ConfigError, EnvironmentProblem, ReverieError
 
@@ -228,7 +229,7 @@ class EnvironmentSource:
             if self.kind != "object":
                 close_environment(base, calls)
             raise
-        self.__dict__["spaces"] = _spaces_of(base)
+        self.__dict__["spaces"] = spaces_of(base)
         return adapter
 
     @functools.cached_property
@@ -342,7 +343,7 @@ class EnvironmentSource:
         if stored["image_size"] is not None:
             stored["image_size"] = tuple(stored["image_size"])
         if data["plain_kwargs"]:
-            stored["kwargs"] = _fitting(data["kwargs"], environment)
+            stored["kwargs"] = fitting(data["kwargs"], environment)
         stored |= {"parts": data.get("parts", {}), "ignore": data.get("ignore", ())}
         if environment is None:
             return EnvironmentSource(data["environment"], **{**stored, "trusted": trusted, **given})
@@ -431,7 +432,7 @@ class EnvironmentSource:
             if isinstance(environment, str):
                 return self._make_from_id(environment, frames)
             kwargs = dict(self.kwargs)
-            if frames and "render_mode" not in kwargs and _takes_render_mode(environment):
+            if frames and "render_mode" not in kwargs and takes_render_mode(environment):
                 kwargs["render_mode"] = "rgb_array"
             made = environment(**kwargs)
         except (ReverieError, KeyboardInterrupt, Abandoned):
@@ -455,7 +456,7 @@ class EnvironmentSource:
         kwargs = dict(self.kwargs)
         try:
             if frames and "render_mode" not in kwargs:
-                modes = _render_modes(environment_id)
+                modes = render_modes(environment_id)
                 if modes is None or "rgb_array" in modes:
                     kwargs["render_mode"] = "rgb_array"
                 elif self.pixels:
@@ -469,69 +470,9 @@ class EnvironmentSource:
             raise missing_package(environment_id, error) from error
 
 
-def _spaces_of(environment: Environment) -> dict[str, Any]:
-    """Both spaces as JSON."""
-    return {
-        "observation": space_to_json(environment.observation_space),
-        "action": space_to_json(environment.action_space),
-    }
-
-
-class AbsentEnvironment:
-    """Stands for a function or an object that no file can hold; making it says what is needed.
-
-    Args:
-        name: of the environment.
-        sentence: what to say.
-    """
-
-    def __init__(self, name: str, sentence: str) -> None:
-        self.__module__, _, self.__qualname__ = name.rpartition(".")
-        self._sentence = sentence
-
-    def __call__(self, **_: Any) -> Environment:
-        """Refuses.
-
-        Raises:
-            ConfigError: always.
-        """
-        raise ConfigError(self._sentence)
-
-
 def as_source(environment: EnvironmentSource | str | Environment | Callable[..., Environment]) -> EnvironmentSource:
     """The argument itself if it is a recipe, otherwise a recipe for it without further settings."""
     return environment if isinstance(environment, EnvironmentSource) else EnvironmentSource(environment)
-
-
-def _fitting(kwargs: Mapping[str, Any], environment: Any) -> dict[str, Any]:
-    """The stored keyword arguments that an environment given in the place of the stored one can be made with."""
-    if isinstance(environment, gymnasium.Env):
-        return {}
-    if environment is None or isinstance(environment, str):
-        return dict(kwargs)
-    try:
-        parameters = inspect.signature(environment).parameters
-    except (TypeError, ValueError):
-        return dict(kwargs)
-    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    bound = getattr(environment, "keywords", {})
-    return {key: value for key, value in kwargs.items() if key not in bound and (takes_all or key in parameters)}
-
-
-def _takes_render_mode(function: Callable[..., Any]) -> bool:
-    """True if the function names a parameter `render_mode`."""
-    try:
-        return "render_mode" in inspect.signature(function).parameters
-    except (TypeError, ValueError):
-        return False
-
-
-def _render_modes(environment_id: str) -> list[str] | None:
-    """The render modes that the class of an id declares, or None if it declares nothing."""
-    entry_point = gymnasium.spec(environment_id.rpartition(":")[2]).entry_point
-    creator = gymnasium.envs.registration.load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
-    metadata = getattr(creator, "metadata", None)
-    return metadata.get("render_modes") if isinstance(metadata, dict) else None
 
 
 def _unknown(environment_id: str) -> EnvironmentProblem:

@@ -1,6 +1,6 @@
-"""Spaces as plain JSON, and a stand-in for an environment that has nothing but spaces.
+"""What a saved agent has in the place of its environment: spaces as plain JSON, and two stand-ins.
 
-With them a saved agent translates observations and actions where its environment is not installed.
+With them it translates observations and actions where the environment is not installed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from reverie.errors import EnvironmentProblem
+from reverie.errors import ConfigError, EnvironmentProblem
 
 
 class UnreadableSpace(gymnasium.Space[Any]):
@@ -115,3 +115,32 @@ class SpacesOnly(gymnasium.Env[Any, Any]):
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """See `reset`."""
         raise EnvironmentProblem("only the spaces of the environment are there, not the environment itself")
+
+
+def spaces_of(environment: gymnasium.Env[Any, Any]) -> dict[str, Any]:
+    """Both spaces as JSON."""
+    return {
+        "observation": space_to_json(environment.observation_space),
+        "action": space_to_json(environment.action_space),
+    }
+
+
+class AbsentEnvironment:
+    """Stands for a function or an object that no file can hold; making it says what is needed.
+
+    Args:
+        name: of the environment.
+        sentence: what to say.
+    """
+
+    def __init__(self, name: str, sentence: str) -> None:
+        self.__module__, _, self.__qualname__ = name.rpartition(".")
+        self._sentence = sentence
+
+    def __call__(self, **_: Any) -> gymnasium.Env[Any, Any]:
+        """Refuses.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(self._sentence)

@@ -96,3 +96,24 @@ class Origin:
             raise CheckpointError(
                 f"the experience in {self.path} cannot be taken over: {error}; or drop --from-replay"
             ) from error
+
+
+def confirmed_origin(asked: Origin | None, history: Mapping[str, Any], path: Path, begun: bool) -> Origin | None:
+    """Where a run gets its first weights from: as it is asked for, or as a run that is there began.
+
+    Args:
+        asked: what the user says.
+        history: entries of the `config.json` that is there.
+        path: of the run.
+        begun: it has a checkpoint.
+
+    Raises:
+        RunFolderError: the run began in another way than it is asked for.
+    """
+    noted = Origin.from_json(history["from"]) if "from" in history else None
+    if asked is not None and asked != noted and (begun or noted is not None):
+        raise RunFolderError(
+            f"the run in {path} began with {noted.path if noted else 'new weights'}, so it cannot begin with "
+            f"{asked.path}: drop --from to resume it, or choose another folder with --run"
+        )
+    return asked or noted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from reverie.agents.registry import AgentConfig, config_class, preset_values, pr
 from reverie.errors import ConfigError, ReverieError
 from reverie.spaces import Interface
 from reverie.training.files import read_json
-from reverie.training.run_folder import CONFIG_FILE
+from reverie.training.run_folder import CONFIG_FILE, Claim, RunFolder
 from reverie.training.settings import MAY_CHANGE
 
 
@@ -85,21 +86,42 @@ def run_defaults(
     return preset, {**own, **stored.settings, **defaults, **stored.agent_config}
 
 
-def tied_to_tensors(before: Mapping[str, Any], after: AgentConfig, names: set[str], interface: Interface) -> list[str]:
-    """Those of the changed settings that weights, optimizer state or the rows of the replay depend on.
+def changed_settings(
+    folder: RunFolder, claim: Claim, config: AgentConfig, interface: Interface, may_change: bool
+) -> dict[str, list[Any]]:
+    """The settings with which a run continues, name -> old and new value.
 
     Args:
-        before: the stored values of the settings.
-        after: the agent's settings as they are asked for.
-        names: the settings that differ.
+        folder: of the run.
+        claim: says what differs.
+        config: the agent's settings as they are asked for.
         interface: of the task.
+        may_change: somebody asked for other settings than those of the run.
+
+    Raises:
+        RunFolderError: a setting differs that may not change, since nobody asked or since stored tensors depend on it.
     """
+    own = {name: both for (section, name), both in claim.differences.items() if section == "agent_config"}
+    others = {key: both for key, both in claim.differences.items() if key[0] != "agent_config"}
+    if others or not may_change:
+        hint = "" if others else ", or --change (in Python run=... or change=True) to continue with the new value"
+        folder.refuse(replace(claim, differences=others or claim.differences), hint)
+    tied = _tied_to_tensors({name: there for name, (there, _) in own.items()}, config, interface)
+    refused = {key: both for key, both in claim.differences.items() if key[1] in tied}
+    folder.refuse(replace(claim, differences=refused), f"; the stored tensors depend on {', '.join(tied)}")
+    for name, (there, here) in own.items():
+        warnings.warn(f"{folder.path} continues with {name} {here!r} instead of {there!r}", stacklevel=4)
+    return {name: [there, here] for name, (there, here) in own.items()}
+
+
+def _tied_to_tensors(before: Mapping[str, Any], config: AgentConfig, interface: Interface) -> list[str]:
+    """Those of the settings, with their stored values, on which weights, optimizer state or replay rows depend."""
     with torch.random.fork_rng([]):
-        wanted = _tensors(after, interface)
+        wanted = _tensors(config, interface)
         return [
             name
-            for name in sorted(names)
-            if _tensors(replace(after, **{name: before[name]}), interface) != wanted  # type: ignore[type-var]
+            for name, value in sorted(before.items())
+            if _tensors(replace(config, **{name: value}), interface) != wanted  # type: ignore[type-var]
         ]
 
 

@@ -7,8 +7,7 @@ import errno
 import math
 import time
 import warnings
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -35,22 +34,21 @@ from reverie.training.checkpoint import (
 from reverie.training.collector import Collector, replay_fields
 from reverie.training.device import choose_device, choose_precision
 from reverie.training.endless import REMEDY, EndlessEpisodes
-from reverie.training.estimate import duration, time_costs
+from reverie.training.estimate import time_costs
 from reverie.training.evaluation import Evaluation, episode_limit, evaluate, settle_vectorization
 from reverie.training.interruption import Interruption
 from reverie.training.memory import BATCH_COPIES, affordable_training, keep_freed_memory, warn_if_large
 from reverie.training.metrics import MetricWriter, append_scores, flat_settings, read_scores, truncate_scores
 from reverie.training.model_files import save_model
-from reverie.training.origin import Origin
+from reverie.training.origin import Origin, confirmed_origin
+from reverie.training.outlook import Outlook
 from reverie.training.progress import Display
-from reverie.training.run_folder import OWN_VIDEOS, PARTIAL_VIDEOS, Claim, RunFolder, shown
+from reverie.training.run_folder import OWN_VIDEOS, PARTIAL_VIDEOS, RunFolder, shown
 from reverie.training.settings import TrainSettings
-from reverie.training.stored_run import tied_to_tensors
+from reverie.training.stored_run import changed_settings
 from reverie.training.updater import Updater
 
 VIDEO_SEQUENCES, VIDEO_LENGTH, VIDEO_FRAMES, TENSORBOARD_COLUMNS = 6, 50, 25, 3
-MANY_EPISODES = 10**9
-"""As many finished episodes as any schedule could wait for."""
 
 
 class Trainer:
@@ -148,11 +146,12 @@ class Trainer:
         defaults = {"agent_config": asdict(type(config)()), "settings": asdict(TrainSettings())}  # type: ignore[call-overload]
         defaults["environment"] = EnvironmentSource("").identity()
         claim = self.folder.claim(described, identity, defaults)
-        changes = self._changes(claim)
+        changes = changed_settings(self.folder, claim, config, interface, self._may_change)
         self.description = described
         self.checkpoints = Checkpoints(self.path, claim.fingerprint)
         self.collector = Collector(self.agent, self.pool, self.replay)
         self.updater = Updater(self.agent, self.replay, config)
+        self.outlook = Outlook(config, settings.steps, settings.num_envs, self.replay.length)
         self.endless = EndlessEpisodes(config.schedule(), self.pool.time_limit, settings.num_envs)
         history: dict[str, Any] = dict(claim.kept)
         position = self._resume(checkpoint, history)
@@ -165,33 +164,11 @@ class Trainer:
 
     # ------------------------------------------------------------------ checkpoints
 
-    def _changes(self, claim: Claim) -> dict[str, list[Any]]:
-        """Name -> old and new value of the settings with which the run continues.
-
-        Raises:
-            RunFolderError: a setting differs that may not change, or that nobody said may.
-        """
-        differences = {name: both for (section, name), both in claim.differences.items() if section == "agent_config"}
-        others = {key: both for key, both in claim.differences.items() if key[0] != "agent_config"}
-        if others or not self._may_change:
-            hint = "" if others else ", or --change (in Python run=... or change=True) to continue with the new value"
-            self.folder.refuse(replace(claim, differences=others or claim.differences), hint)
-        before = {name: there for name, (there, _) in differences.items()}
-        tied = tied_to_tensors(before, self.config, set(differences), self.pool.interface)
-        if tied:
-            hint = f"; the stored tensors depend on {', '.join(tied)}, so a run cannot change it"
-            self.folder.refuse(
-                replace(claim, differences={k: v for k, v in claim.differences.items() if k[1] in tied}), hint
-            )
-        for name, (there, here) in differences.items():
-            warnings.warn(f"{self.path} continues with {name} {here!r} instead of {there!r}", stacklevel=4)
-        return {name: [there, here] for name, (there, here) in differences.items()}
-
     def _resume(self, wanted: str | None, history: dict[str, Any]) -> dict[str, Any] | None:
         """Goes back to a checkpoint, if there is one, and returns the position of the metrics there."""
         self.checkpoints.recover()
         name = self.checkpoints.choose(wanted)
-        self._check_origin(history, begun=name is not None)
+        self._origin = confirmed_origin(self._origin, history, self.path, begun=name is not None)
         if name is None:
             truncate_scores(self.path, -1)
             self._begin(history)
@@ -222,16 +199,6 @@ class Trainer:
         torch.set_rng_state(tensors["random"])
         if "random_cuda" in tensors and self.agent.device.type == "cuda":
             torch.cuda.set_rng_state(tensors["random_cuda"], self.agent.device)
-
-    def _check_origin(self, history: Mapping[str, Any], begun: bool) -> None:
-        """Refuses another origin than that of the run which is there."""
-        noted = Origin.from_json(history["from"]) if "from" in history else None
-        if self._origin is not None and self._origin != noted and (begun or noted is not None):
-            raise RunFolderError(
-                f"the run in {self.path} began with {noted.path if noted else 'new weights'}, so it cannot begin with "
-                f"{self._origin.path}: drop --from to resume it, or choose another folder with --run"
-            )
-        self._origin = self._origin or noted
 
     def _begin(self, history: dict[str, Any]) -> None:
         """Gives a new run the weights, and if wanted the experience, of another one."""
@@ -312,7 +279,8 @@ class Trainer:
                 if self._stop:
                     self.save_checkpoint()
                 elif self.updater.updates == 0:
-                    warnings.warn(self._without_update(), stacklevel=2)
+                    episodes, too_short = self.collector.episodes, self.replay.num_windows == 0
+                    warnings.warn(self.outlook.not_learned(self.env_steps, episodes, too_short), stacklevel=2)
             except EnvironmentInterrupted as problem:
                 self.display.say(f"{problem}; its episode counts as truncated")
                 self.save_checkpoint()
@@ -358,47 +326,13 @@ class Trainer:
 
     def _announce(self) -> None:
         """Says what the preset makes of this run, and how long it will take here."""
-        config, settings, schedule = self.config, self.settings, self.updater.schedule
-        too_short = settings.steps < self.replay.length * settings.num_envs
-        if too_short or schedule.updates_after(settings.steps, MANY_EPISODES) == 0:
-            warnings.warn(
-                f"no update will be made: the first one waits for {self._awaited(too_short)}, and the run ends after "
-                f"{settings.steps:,} steps; give more --steps, or a shorter warm-up",
-                stacklevel=3,
-            )
-        if not self.visible:
-            return
-        costs = time_costs(config, self.agent.interface, self.agent.device, self.agent.compute_dtype, settings.num_envs)
-        first, last = (schedule.updates_after(steps) for steps in (self.env_steps, settings.steps))
-        line = f"preset {self.preset} · {settings.steps:,} steps"
-        decisions = (settings.steps - self.env_steps) // settings.num_envs
-        if schedule.per_episode:
-            line += (
-                f" · {schedule.per_episode:g} updates of {costs.update:.2g} s for every episode, decisions of "
-                f"{costs.decision:.2g} s: about {duration(costs.seconds(0, decisions))} for the decisions"
-            )
-        else:
-            ratio = schedule.per_step * config.batch_size * config.batch_length
-            line += (
-                f" · replay ratio {ratio:,.4g} · {last:,} updates of {costs.update:.2g} s: about "
-                f"{duration(costs.seconds(last - first, decisions))}"
-            )
-        self.display.say(f"{line}, and the time of environment and evaluations")
-
-    def _awaited(self, too_short: bool) -> str:
-        """What the first update waits for, in words; a replay that is too short for a window is said, too."""
-        window = f" and a window of {self.replay.length} steps of one of {self.settings.num_envs} environments"
-        return self.updater.schedule.warmup() + (window if too_short else "")
-
-    def _without_update(self) -> str:
-        """What to say of a run that has learned nothing."""
-        episodes, awaited = self.collector.episodes, self._awaited(self.replay.num_windows == 0)
-        endless = episodes < self.updater.schedule.warmup_episodes
-        return (
-            f"the agent has not learned: no update was made in {self.env_steps:,} steps and {episodes:,} finished "
-            f"episodes, because the first one waits for {awaited}; give more --steps, or "
-            f"{'a --time-limit if episodes do not end' if endless else 'a shorter warm-up'}"
-        )
+        without_updates = self.outlook.without_updates()
+        if without_updates:
+            warnings.warn(without_updates, stacklevel=3)
+        if self.visible:
+            agent, num_envs = self.agent, self.settings.num_envs
+            costs = time_costs(self.config, agent.interface, agent.device, agent.compute_dtype, num_envs)
+            self.display.say(self.outlook.plan(self.preset, self.env_steps, costs))
 
     def _advance(self) -> None:
         before, episodes = self.env_steps, self.collector.episodes
