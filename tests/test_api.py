@@ -11,6 +11,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import reverie
 from reverie.envs import EnvironmentSource
@@ -264,3 +265,80 @@ def test_predict_takes_images_as_the_environment_gives_them(tmp_path, settings):
     agent.predict(agent.adapter.environment.reset(seed=0)[0])
     with pytest.raises(EnvironmentProblem, match="shape"):
         agent.predict(np.zeros(4, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("seed", 1.5),
+        ("seed", "1"),
+        ("seed", True),
+        ("num_envs", "4"),
+        ("num_envs", 2.0),
+        ("device", None),
+        ("run", b"x"),
+        ("log_every", 1.5),
+        ("videos", "no"),
+        ("steps", [1]),
+        ("preset", 3),
+        ("checkpoint_minutes", "5"),
+        ("vectorization", "threads"),
+        ("info", 3),
+        ("pixels", "yes"),
+        ("action_repeat", 1.5),
+        ("change", 1),
+    ],
+)
+def test_arguments_of_a_wrong_type_are_named(tmp_path, monkeypatch, name, value):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=name):
+        reverie.DreamerV3("CartPole-v1", **{**SETTINGS, name: value}).learn(20, progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments"),
+    [
+        ("learn", {"steps": 1.5}),
+        ("learn", {"steps": True}),
+        ("learn", {"from_": 3}),
+        ("evaluate", {"episodes": "3"}),
+        ("evaluate", {"seed": 0.5}),
+        ("evaluate", {"deterministic": "no"}),
+        ("dream", {"length": "long"}),
+        ("dream_env", {"num_envs": 1.5}),
+        ("dream_env", {"temperature": "hot"}),
+        ("save", {"folder": b"x"}),
+    ],
+)
+def test_arguments_of_methods_too(method, arguments):
+    agent = reverie.DreamerV3("CartPole-v1", **SETTINGS)
+    with pytest.raises(ConfigError, match=next(iter(arguments))):
+        getattr(agent, method)(**arguments)
+
+
+def test_numbers_may_come_from_numpy(tmp_path):
+    agent = make("CartPole-v1", tmp_path, seed=np.int64(1), replay_ratio=np.float32(4))
+    agent.learn(np.int32(60), progress=False)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["seed"] == 1
+
+
+class Raising(Walk):
+    """Raises late in a run."""
+
+    def step(self, action):
+        if self.taken > 90:
+            raise ValueError("broken")
+        return super().step(action)
+
+
+def test_after_an_error_the_newest_weights_are_there(tmp_path):
+    agent = make(Raising, tmp_path, num_envs=1)
+    before = {name: value.clone() for name, value in agent.agent.state_dict().items()}
+    with pytest.raises(EnvironmentProblem, match="broken"):
+        agent.learn(200, progress=False)
+    after = agent.agent.state_dict()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    (checkpoint,) = (tmp_path / "run" / "checkpoints").glob("0*")
+    saved = load_file(checkpoint / "agent.safetensors")
+    assert all(torch.equal(saved[name], after[name]) for name in after)

@@ -16,13 +16,14 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 # Package -> packages it may import besides itself. `reverie` is __init__.py: the version and lazy names.
 LINE = ["nn", "models", "behaviors", "agents", "dream", "training"]
-BASE = {"ops", "errors", "spaces", "safe_files", "tensor_files"}
+BASE = {"ops", "errors", "spaces", "safe_files", "tensor_files", "typed_values"}
 ALLOWED = {
     "errors": set(),
     "spaces": set(),
     "ops": set(),
     "safe_files": {"errors"},
     "tensor_files": {"errors", "safe_files"},
+    "typed_values": {"errors"},
     "optim": {"ops", "errors"},
     "replay": BASE,
     "envs": BASE,

@@ -15,6 +15,7 @@ from reverie.agents.schedule import Schedule
 from reverie.errors import ConfigError
 from reverie.optim.base import Optimizer
 from reverie.spaces import Interface
+from reverie.typed_values import plain
 
 AGENTS = {
     "dreamer-v3": "reverie.agents.dreamer_v3:DreamerV3Config",
@@ -165,7 +166,7 @@ def make_config(
             raise ConfigError(f"{name} has no setting {key!r}; {hint}")
     usual = {} if preset is None else preset_values(name, preset, interface)
     own = {key: value for key, value in usual.items() if key in known}
-    config = cls(**{**own, **values})
+    config = cls(**{name: plain(value) for name, value in {**own, **values}.items()})
     if name in AGENTS:
         check_config(config)
     return config

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,18 +21,19 @@ from reverie.dream.dream_env import DreamEnv, DreamObservation, DreamVectorEnv
 from reverie.dream.film import audience_of
 from reverie.dream.open_loop import OpenLoop, choose_sequences, predict_open_loop
 from reverie.envs import EnvironmentAdapter, EnvironmentSource, Vectorization
-from reverie.envs.batches import batch_size, join_batch, split_batch
+from reverie.envs.batches import encode_actions, encode_batch, join_batch
 from reverie.envs.code_identity import code_difference
 from reverie.errors import ConfigError
 from reverie.training import evaluation
 from reverie.training.device import choose_device, choose_precision
 from reverie.training.evaluation import Evaluation, Playing, to_tensors
-from reverie.training.model_files import save_model
+from reverie.training.model_files import load_model, save_model
 from reverie.training.origin import Origin
 from reverie.training.run_folder import default_path
 from reverie.training.settings import TrainSettings, checked_names
 from reverie.training.stored_run import StoredRun, run_defaults, stored_run
 from reverie.training.trainer import Trainer
+from reverie.typed_values import checked_arguments, field_names
 
 Environment = str | gymnasium.Env[Any, Any] | Callable[..., gymnasium.Env[Any, Any]] | EnvironmentSource
 
@@ -69,6 +70,7 @@ class Learner:
     agent_name: ClassVar[str]
     settings_class: ClassVar[type[Any]] = TrainSettings
 
+    @checked_arguments
     def __init__(
         self,
         environment: Environment,
@@ -103,10 +105,12 @@ class Learner:
                 environment, pixels, image_size, action_repeat, time_limit, parts=parts or {}, ignore=ignore
             )
         self._device = choose_device(device)
-        own = {field.name for field in fields(self.settings_class)}
+        own = field_names(self.settings_class)
         self._chosen = agent_settings(self.agent_name, settings, own)
-        usual = default_preset(self._device.type)
-        make_config(self.agent_name, self._chosen, preset or usual)  # a slip is said before an environment is made
+        self._asked, self._usual = preset, default_preset(self._device.type)
+        make_config(
+            self.agent_name, self._chosen, preset or self._usual
+        )  # slips are said before an environment is made
         self.translator = self.source.translator()
         self.interface = self.translator.interface
         folder = Path(run) if run else default_path(self.source.name, self.agent_name, seed, self.source.code)
@@ -114,7 +118,6 @@ class Learner:
         self._may_change = run is not None if change is None else change
         self._run_settings = {key: value for key, value in settings.items() if key in own}
         self._run_settings |= {"seed": seed, "device": device}
-        self._asked, self._usual = preset, usual
         self._settle(stored_run(self.run_folder, self.agent_name))
         self._saved_in: Path | None = None
         self._stored_environment: Mapping[str, Any] | None = None
@@ -128,14 +131,14 @@ class Learner:
 
     def _settle(self, stored: StoredRun | None) -> None:
         """Fills in the settings that nobody chose: those of a run that is there, else those of the preset."""
-        name, own = self.agent_name, {field.name for field in fields(self.settings_class)}
+        name, own = self.agent_name, field_names(self.settings_class)
         self.preset, values = run_defaults(name, self._asked, self._usual, stored, self.interface)
         if self.source.kind == "object":
             values["num_envs"] = 1
         self._settings = {key: value for key, value in values.items() if key in own} | self._run_settings
-        mine = {field.name for field in fields(config_class(name))}
-        mine_by_default = {key: value for key, value in values.items() if key in mine}
-        self.config = make_config(name, {**mine_by_default, **self._chosen}, preset=None)
+        self.settings_class(**self._settings)  # says what cannot work before anything is made
+        mine = {key: value for key, value in values.items() if key in field_names(config_class(name))}
+        self.config = make_config(name, {**mine, **self._chosen}, preset=None)
 
     @property
     def adapter(self) -> EnvironmentAdapter:
@@ -151,7 +154,7 @@ class Learner:
 
     @property
     def agent(self) -> Any:
-        """World model, behaviour and optimiser; before `learn` or `load` with the weights that the seed gives."""
+        """World model, behavior and optimizer; before `learn` or `load` with the weights that the seed gives."""
         if self._agent is None:
             devices = [self._device] if self._device.type == "cuda" else []
             with torch.random.fork_rng(devices):
@@ -169,6 +172,7 @@ class Learner:
         """A new agent on the device."""
         return self.config.build(self.interface).to(self._device)
 
+    @checked_arguments
     def learn(
         self,
         steps: int | None = None,
@@ -203,7 +207,7 @@ class Learner:
             )
         self.close()
         origin = None if from_ is None else Origin(Path(from_), from_checkpoint, from_replay)
-        if stored_run(self.run_folder, self.agent_name) is None and origin is not None:
+        if origin is not None and stored_run(self.run_folder, self.agent_name) is None:
             self._settle(stored_run(origin.path, self.agent_name))
         settings = TrainSettings(**{**self._settings, **({} if steps is None else {"steps": steps})})
         trainer = Trainer(
@@ -220,12 +224,20 @@ class Learner:
             complete = trainer.run()
         finally:
             trainer.close()
-        self.agent, self._updates = trainer.agent, trainer.updater.updates
-        self._longest_episode, self._vectorization = trainer.collector.longest, trainer.vectorization
-        self._trained = True
+            self._adopt(trainer)
         if not complete:
             raise KeyboardInterrupt
         return self
+
+    def _adopt(self, trainer: Trainer) -> None:
+        """Takes over what was learned, also if an error has ended it; where weights diverged, the last whole ones."""
+        if not trainer.updater.diverged:
+            self.agent, self._updates = trainer.agent, trainer.updater.updates
+        elif trainer.checkpoints.names():
+            self.agent, description = load_model(self.run_folder, self._device, "latest")
+            self._updates = description["updates"]
+        self._longest_episode, self._vectorization = trainer.collector.longest, trainer.vectorization
+        self._trained = True
 
     def _source_of_run(self) -> EnvironmentSource:
         """The recipe, taken for the code of the run that was loaded with it."""
@@ -238,6 +250,7 @@ class Learner:
             )
         return self.source.with_code(self._code_of_run)
 
+    @checked_arguments
     def evaluate(
         self,
         episodes: int = 10,
@@ -278,8 +291,8 @@ class Learner:
         options["info"] = checked_names(self._settings.get("info", ()) if info is None else info)
         if video is None:
             return self._play(episodes, seed, deterministic=deterministic, **options)
-        title = f"{self.agent_name} on {self.source.name}"
-        title += "" if self._updates is None else f", {self._updates:,} updates"
+        updates = "" if self._updates is None else f", {self._updates:,} updates"
+        title = f"{self.agent_name} on {self.source.name}{updates}"
         with contextlib.closing(audience_of(video, self.adapter, title, fps)) as audience:
             result = self._play(episodes, seed, deterministic=deterministic, audience=audience, **options)
             audience.save()
@@ -323,7 +336,7 @@ class Learner:
             EnvironmentProblem: an observation does not fit its space.
             ConfigError: the state is of another number of observations.
         """
-        count, parts = self._encoded(observation)
+        count, parts = encode_batch(self.translator, observation)
         device, lanes = self.agent.device, count or 1
         if state is not None and state.action.shape[0] != lanes:
             raise ConfigError(
@@ -334,7 +347,7 @@ class Learner:
         is_first = torch.from_numpy(begins.copy()).to(device)
         action, state = self.agent.act(to_tensors(parts, device), is_first, state, deterministic)
         decoded = [self.translator.decode_action(flat) for flat in action.float().cpu().numpy()]
-        return decoded[0] if count is None else join_batch(self._action_space, decoded), state
+        return decoded[0] if count is None else join_batch(self.translator.environment.action_space, decoded), state
 
     def latents(self, observations: Any, actions: Any = None, *, deterministic: bool = True) -> np.ndarray:
         """What the world model makes of observations: features for other programs, such as a probe or a classifier.
@@ -352,7 +365,7 @@ class Learner:
             EnvironmentProblem: an observation does not fit its space.
             ConfigError: it is no batch, or there are not as many actions.
         """
-        count, parts = self._encoded(observations)
+        count, parts = encode_batch(self.translator, observations)
         if count is None:
             raise ConfigError(
                 "latents needs a batch: observations with an axis [N] in front, such as observation[None]"
@@ -364,9 +377,7 @@ class Learner:
                 first = torch.ones(count, dtype=torch.bool, device=device)
                 _, state = self.agent.act(tensors, first, None, deterministic)
                 return model.feature(state.latent).float().cpu().numpy()
-            if batch_size(self._action_space, actions) != count:
-                raise ConfigError(f"latents got {count} observations, but not as many actions; give one for each")
-            taken = [self.translator.encode_action(a) for a in split_batch(self._action_space, actions, count)]
+            taken = encode_actions(self.translator, actions, count)
             features, state = [], None
             for t, flat in enumerate(taken):
                 now = {name: value[t : t + 1] for name, value in tensors.items()}
@@ -375,21 +386,7 @@ class Learner:
                 state.action = torch.from_numpy(flat[None]).to(device)
             return torch.cat(features).float().cpu().numpy()
 
-    def _encoded(self, observation: Any) -> tuple[int | None, dict[str, np.ndarray]]:
-        """How many observations a batch holds, None for a single one; and their parts [N or 1, ...]."""
-        environment = self.translator.environment
-        space = (environment if self.source.pixels else environment.unwrapped).observation_space
-        count = batch_size(space, observation)
-        single = [observation] if count is None else split_batch(space, observation, count)
-        if not single:
-            raise ConfigError("the batch of observations is empty; give at least one")
-        encoded = [self.translator.encode_observation(one) for one in single]
-        return count, {name: np.stack([one[name] for one in encoded]) for name in encoded[0]}
-
-    @property
-    def _action_space(self) -> gymnasium.Space[Any]:
-        return self.translator.environment.action_space
-
+    @checked_arguments
     def dream(
         self,
         length: int = 50,
@@ -416,6 +413,7 @@ class Learner:
     def _open_loop(self, sequences: dict[str, np.ndarray]) -> OpenLoop:
         return predict_open_loop(self.agent, sequences)
 
+    @checked_arguments
     def dream_env(
         self,
         num_envs: int | None = None,
@@ -470,6 +468,7 @@ class Learner:
         """States in which dreams begin, [N, ...]."""
         return collect_starts(self.agent, self.source, count, context, seed, self._vectorization)
 
+    @checked_arguments
     def save(self, folder: str | Path) -> None:
         """Writes the agent to a folder: config.json and model.safetensors, with all that acting and dreaming need."""
         save_model(Path(folder), self.agent, self._description())

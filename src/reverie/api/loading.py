@@ -13,8 +13,10 @@ from reverie.envs import EnvironmentSource
 from reverie.errors import ConfigError
 from reverie.training.device import choose_device
 from reverie.training.model_files import load_model
+from reverie.typed_values import checked_arguments
 
 
+@checked_arguments
 def load(
     path: str | Path,
     *,

@@ -9,7 +9,9 @@ import gymnasium
 import numpy as np
 from gymnasium.vector.utils import concatenate, create_empty_array
 
-from reverie.errors import EnvironmentProblem
+from reverie.envs.adapter import EnvironmentAdapter
+from reverie.envs.wrappers import RenderedObservation
+from reverie.errors import ConfigError, EnvironmentProblem
 
 
 def batch_size(space: gymnasium.Space[Any], value: Any) -> int | None:
@@ -57,3 +59,40 @@ def join_batch(space: gymnasium.Space[Any], values: Sequence[Any]) -> Any:
     """Single actions as one batch: arrays [N, ...] in the structure of the space."""
     empty: Any = create_empty_array(space, len(values))
     return concatenate(space, values, empty)
+
+
+def encode_batch(translator: EnvironmentAdapter, observation: Any) -> tuple[int | None, dict[str, np.ndarray]]:
+    """Part arrays of one observation or of a batch, as an environment gives them.
+
+    Args:
+        translator: from `EnvironmentSource.translator`.
+        observation: one observation, or arrays [N, ...] in the structure of its space; frames where those are observed.
+
+    Returns:
+        N, or None for a single observation, and arrays [N or 1, ...] by the names of the parts.
+
+    Raises:
+        EnvironmentProblem: an observation does not fit its space.
+        ConfigError: the batch is empty.
+    """
+    environment = translator.environment
+    rendered = isinstance(environment, RenderedObservation)
+    space = environment.observation_space if rendered else environment.unwrapped.observation_space
+    count = batch_size(space, observation)
+    single = [observation] if count is None else split_batch(space, observation, count)
+    if not single:
+        raise ConfigError("the batch of observations is empty; give at least one")
+    encoded = [translator.encode_observation(one) for one in single]
+    return count, {name: np.stack([one[name] for one in encoded]) for name in encoded[0]}
+
+
+def encode_actions(translator: EnvironmentAdapter, actions: Any, count: int) -> list[np.ndarray]:
+    """Flat vectors, float32 [A], of a batch of actions.
+
+    Raises:
+        ConfigError: there are not `count` actions.
+    """
+    space = translator.environment.action_space
+    if batch_size(space, actions) != count:
+        raise ConfigError(f"there are {count} observations, but not as many actions; give one for each")
+    return [translator.encode_action(action) for action in split_batch(space, actions, count)]

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from reverie.errors import ConfigError
+from reverie.typed_values import check_fields
 
 MAY_CHANGE = {"steps", "device", "precision", "threads", "vectorization", "checkpoint_minutes", "evaluate_every"}
 MAY_CHANGE |= {"evaluation_episodes", "evaluation_envs", "deterministic_evaluation", "log_every", "videos", "stop_at"}
@@ -95,6 +96,7 @@ class TrainSettings:
     episodes, in training and in evaluations."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("steps", "num_envs", "evaluation_episodes", "log_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")

@@ -23,12 +23,17 @@ class Updater:
         agent: learns.
         replay: gives batches and takes fresh latents back.
         config: batch size and schedule.
+
+    Attributes:
+        updates: how many were made.
+        begun: the warm-up is over.
+        diverged: `check` has found a loss or a weight that is not finite.
     """
 
     def __init__(self, agent: ImaginationAgent, replay: SequenceReplay, config: AgentConfig) -> None:
         self.agent, self.replay = agent, replay
         self.batch_size, self.schedule = config.batch_size, config.schedule()
-        self.credit, self.updates, self.begun = 0.0, 0, False
+        self.credit, self.updates, self.begun, self.diverged = 0.0, 0, False, False
         self.names: list[str] = []
         self.sums: torch.Tensor | None = None
         self.count = 0
@@ -101,6 +106,7 @@ class Updater:
         if self.sums is None or torch.isfinite(self.sums).all():
             self._check_weights()
             return
+        self.diverged = True
         values = dict(zip(self.names, self.sums.tolist(), strict=True))
         finite = {name: value == value and abs(value) != float("inf") for name, value in values.items()}
         losses = [name for name, good in finite.items() if not good and name.startswith("loss/")]
@@ -116,6 +122,7 @@ class Updater:
         finite = torch.stack([torch.isfinite(value).all() for value in weights.values()])
         if finite.all():
             return
+        self.diverged = True
         bad = next(name for name, good in zip(weights, finite.tolist(), strict=True) if not good)
         raise NumericalError(
             f"the weights {bad} are no longer finite at update {self.updates}; the run was stopped before another "

@@ -9,6 +9,7 @@ from typing import Literal
 from reverie.envs import Vectorization
 from reverie.errors import ConfigError
 from reverie.training.settings import check_seed, checked_names
+from reverie.typed_values import check_fields
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class PipelineSettings:
     the real episodes of C's candidates and of evaluations."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_seed(self.seed)
         object.__setattr__(self, "info", checked_names(self.info))
         if self.num_envs < 1 or (self.threads is not None and self.threads < 1):
