@@ -83,9 +83,12 @@ def test_a_function_makes_environments(tmp_path):
         reverie.load(tmp_path / "saved", environment=Nested)
 
 
-def test_an_object_is_one_environment(tmp_path):
-    agent = make(Walk(), tmp_path, num_envs=1).learn(60, progress=False)
-    (score,) = json.loads((tmp_path / "run" / "scores.json").read_text())
+def test_an_object_is_one_environment(tmp_path, capsys):
+    agent = make(Walk(), tmp_path, num_envs=1, evaluate_every=20).learn(60, progress=True)
+    assert capsys.readouterr().err.count("no evaluation") == 1
+    assert not (tmp_path / "run" / "scores.json").exists()
+    make(Walk(), tmp_path / "asked", num_envs=1, evaluation_envs=0).learn(60, progress=False)
+    (score,) = json.loads((tmp_path / "asked" / "run" / "scores.json").read_text())
     assert score["lengths"] == [20, 20], "evaluations are played in the environment of training"
     assert agent.evaluate(episodes=2).lengths == [20, 20]
     with pytest.raises(ConfigError, match="num_envs is 2"):

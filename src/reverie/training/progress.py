@@ -80,6 +80,7 @@ class Display:
         self._ended.set()
         if self._live:
             self._live.stop()
+        self._more = lambda: ""  # what it belongs to, such as a trainer with its replay, is no longer held
 
     def update(self, done: int, note: str | None = None) -> None:
         """Shows how far the run is; cheap enough for every step.

@@ -354,11 +354,7 @@ class Trainer:
 
     def _log(self) -> None:
         self.updater.check()
-        metrics = self.updater.take_metrics() | self.collector.take_finished()
-        metrics["replay/rows"] = float(len(self.replay))
-        metrics["replay/ratio"] = (
-            self.updater.updates * self.config.batch_size * self.config.batch_length / max(self.env_steps, 1)
-        )
+        metrics = self.updater.take_metrics() | self.collector.take_finished() | self._replay_metrics()
         then, steps, updates = self._watch
         self._watch = (time.monotonic(), self.env_steps, self.updater.updates)
         elapsed = max(self._watch[0] - then, 1e-9)
@@ -372,6 +368,10 @@ class Trainer:
         self.display.update(self.env_steps, " · ".join(notes))
         self.endless.look(self.env_steps, self.collector.episodes)
 
+    def _replay_metrics(self) -> dict[str, float]:
+        replayed = self.updater.updates * self.config.batch_size * self.config.batch_length
+        return {"replay/rows": float(len(self.replay)), "replay/ratio": replayed / max(self.env_steps, 1)}
+
     # ------------------------------------------------------------------ evaluation
 
     def _evaluate_if_due(self) -> None:
@@ -384,6 +384,15 @@ class Trainer:
     def _evaluate(self) -> None:
         """Plays episodes, keeps the best weights, and writes a checkpoint; nothing of it if Ctrl-C cuts it short."""
         self.updater.check()
+        if self.source.kind == "object" and self.settings.evaluation_envs is None:
+            if self._evaluated < 0:
+                self.display.say(
+                    "no evaluation: the environment was given as an object, which training needs; with "
+                    "evaluation_envs=0 it is played in between training episodes"
+                )
+            self._evaluated = self.env_steps
+            self.save_checkpoint()
+            return
         settings, longest, episodes = self.settings, self.collector.longest, self.settings.evaluation_episodes
         if longest == 0 and self.pool.time_limit is None and not read_scores(self.path):
             self.display.say(
@@ -414,7 +423,7 @@ class Trainer:
         self._evaluated = self.env_steps
         self._forget_best_of_shorter_episodes(result)
         append_scores(self.path, {**self.counters, **result.to_json()})
-        self.writer.write(self.counters, result.metrics())
+        self.writer.write(self.counters, result.metrics() | self._replay_metrics())
         if self.best is None or result.mean >= self.best:
             self.best = result.mean
             seen = {"updates": self.updater.updates, "longest_episode": longest}
