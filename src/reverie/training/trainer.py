@@ -386,7 +386,7 @@ class Trainer:
         self.updater.check()
         if self.source.kind == "object" and self.settings.evaluation_envs is None:
             if self._evaluated < 0:
-                self.display.say("no evaluation in an environment that was given as an object, unless evaluation_envs=0")
+                self.display.say("no evaluation in an environment that is an object, unless evaluation_envs=0")
             self._evaluated = self.env_steps
             self.save_checkpoint()
             return
