@@ -100,7 +100,8 @@ def test_run_options_are_documented():
     for field in fields(TrainSettings):
         cells = table.pop("--" + field.name.replace("_", "-"))
         assert cells[3] == ("yes" if field.name in MAY_CHANGE else "no"), field.name
-    assert set(table) == {"--" + field.name.replace("_", "-") for field in fields(RunOptions)}
+    names = {"from" if field.name == "origin" else field.name for field in fields(RunOptions)}
+    assert set(table) == {"--" + name.replace("_", "-") for name in names}
 
 
 def test_sizes_are_those_of_the_tables():
@@ -179,7 +180,7 @@ def training_commands():
         for block in re.findall(r"```\n(.*?)```", page, re.S):
             for line in block.replace("\\\n", " ").splitlines():
                 words = shlex.split(line, comments=True) if line.startswith("reverie train ") else []
-                if words and not {"...", "--reuse", "--vision", "SEED"} & set(words):
+                if words and not {"...", "--reuse", "--vision", "--from", "--change", "SEED"} & set(words):
                     found.append(" ".join(words[1:]))
     return sorted(set(found))
 

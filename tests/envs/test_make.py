@@ -228,7 +228,7 @@ def test_functions_and_objects_are_stored_by_name():
     data = EnvironmentSource(Noisy, time_limit=3, kwargs={"length": 2}).to_json()
     assert data["kind"] == "function" and data["environment"] == "env_helpers.Noisy"
     with pytest.raises(ConfigError, match=r"'env_helpers.Noisy' .* pass it again in Python, .*environment="):
-        EnvironmentSource.from_json(data)
+        EnvironmentSource.from_json(data).make()
     rebuilt = EnvironmentSource.from_json(data, Noisy)
     assert rebuilt.kwargs == {"length": 2} and rebuilt.time_limit == 3
     assert EnvironmentSource.from_json(data, Noisy()).kwargs == {}
@@ -237,7 +237,7 @@ def test_functions_and_objects_are_stored_by_name():
     data = EnvironmentSource("CartPole-v1", kwargs={"sutton_barto_reward": object()}).to_json()
     json.dumps(data)
     with pytest.raises(ConfigError, match="JSON cannot hold"):
-        EnvironmentSource.from_json(data)
+        EnvironmentSource.from_json(data).make()
 
 
 def test_source_travels_to_workers():

@@ -158,7 +158,7 @@ class Trainer:
         if changes:
             history["changes"] = [*history.get("changes", []), {"env_steps": self.env_steps, "settings": changes}]
         self.folder.settle(claim, described, **history)
-        self.description |= history
+        self.description |= {"fingerprint": claim.fingerprint, **history}
         self.writer = MetricWriter(self.path, position, flat_settings(described))
         self._logged = position["env_steps"] if position else -1
 
