@@ -149,11 +149,12 @@ class Collector:
             return True
         self.replay.close_episodes()
         self._begin_episodes(episodes + 1)
-        if broken:
-            return False
+        reason = (
+            "failed in the middle of a step" if broken else "did not return to where it was by repeating its actions"
+        )
         warnings.warn(
-            "the environment did not return to where it was by repeating its actions; the episodes that were open at "
-            "the checkpoint count as truncated and new ones begin",
+            f"the environment {reason}; the episodes that were open at the checkpoint count as truncated and new ones "
+            f"begin",
             stacklevel=2,
         )
         return False
