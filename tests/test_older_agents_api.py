@@ -7,7 +7,7 @@ from gymnasium.utils.env_checker import check_env
 
 import reverie
 from reverie.api import LEARNERS
-from reverie.cli.train import EnvironmentOptions, _source
+from reverie.cli.environment import EnvironmentOptions, make_source
 
 SMALL = {"preset": "quick", "deterministic": 12, "hidden": 8, "vector_units": 8, "batch_size": 4, "batch_length": 8}
 SMALL |= {"horizon": 3, "threads": 1, "evaluation_episodes": 1, "videos": False, "evaluate_every": 0}
@@ -80,10 +80,10 @@ def test_it_predicts_open_loop(learned):
     ],
 )
 def test_actions_are_repeated_as_in_the_paper(agent, environment, repeat, capsys):
-    assert _source(EnvironmentOptions(environment), agent).action_repeat == repeat
+    assert make_source(EnvironmentOptions(environment), agent).action_repeat == repeat
     assert (f"{repeat} as in the paper" in capsys.readouterr().out) == (repeat > 1)
-    assert _source(EnvironmentOptions(environment, quiet=True), agent).action_repeat == repeat
-    assert _source(EnvironmentOptions(environment, action_repeat=3), agent).action_repeat == 3
+    assert make_source(EnvironmentOptions(environment), agent, quiet=True).action_repeat == repeat
+    assert make_source(EnvironmentOptions(environment, action_repeat=3), agent).action_repeat == 3
     assert not capsys.readouterr().out
     for chosen in (None, 3):
         learner = LEARNERS[agent](environment, action_repeat=chosen)

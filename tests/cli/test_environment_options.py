@@ -8,8 +8,9 @@ import gymnasium
 import pytest
 from run_helpers import expect_sentence
 
+from reverie.cli.environment import _keyword_arguments, make_source
 from reverie.cli.main import main
-from reverie.cli.train import _keyword_arguments, _parse, _source
+from reverie.cli.train import _parse
 from reverie.errors import ConfigError
 from reverie.training.settings import TrainSettings
 
@@ -27,7 +28,8 @@ gymnasium.register("Mine-v0", entry_point=Task)
 
 
 def source_of(*words):
-    return _source(_parse("dreamer-v3", TrainSettings, {}, ["--quiet", *words]).environment, "dreamer-v3")
+    environment = _parse("dreamer-v3", TrainSettings, {}, ["--quiet", *words]).environment
+    return make_source(environment, "dreamer-v3", quiet=True)
 
 
 @pytest.fixture

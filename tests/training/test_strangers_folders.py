@@ -262,7 +262,7 @@ def test_an_environment_may_change_the_working_directory(tmp_path, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     options = {"env": "RunTestWanderer-v0", "steps": 60, "vectorization": "in-process", "evaluation_episodes": 1}
     assert train("runs/a[/b]", **options) == 0
-    assert f"run folder        {tmp_path}/runs/a[/b]" in capsys.readouterr().out
+    assert "run folder        runs/a[/b]" in capsys.readouterr().out
     assert (tmp_path / "runs" / "a[/b]" / "learning_curve.png").exists()
 
 

@@ -13,6 +13,9 @@ from reverie.errors import CheckpointError, NumericalError
 from reverie.replay import SequenceReplay
 from reverie.training.evaluation import to_tensors
 
+MOST_DUE = 10_000
+"""Updates that a checkpoint may leave over."""
+
 
 class Updater:
     """Makes the updates that the agent's schedule asks for.
@@ -161,17 +164,17 @@ class Updater:
         Raises:
             CheckpointError: more updates are due than any step can leave over.
         """
-        if not -1 <= data["credit"] <= self.schedule.burst:
+        if not -1 <= data["credit"] <= MOST_DUE:
             raise CheckpointError(
-                f"the checkpoint is damaged: {data['credit']:g} updates are due in it, expected at most "
-                f"{self.schedule.burst}; restore it from a copy"
+                f"the checkpoint is damaged: {data['credit']:g} updates are due in it, expected at most {MOST_DUE:,}; "
+                f"restore it from a copy"
             )
-        self.credit, self.updates = data["credit"], data["updates"]
+        # Fewer than a burst are left over, unless the run had other settings then.
+        self.credit, self.updates = min(data["credit"], float(self.schedule.burst)), data["updates"]
         self.begun = data.get("begun", self.updates > 0)  # older checkpoints lack the entry
         self.names, self.count = data["names"], data["count"]
         self.sums = tensors["sums"].to(self.agent.device) if "sums" in tensors else None
         latents = {name[8:]: value for name, value in tensors.items() if name.startswith("latents.")}
-        # After a change of the window's length the latents of the last update have no rows to go to.
-        steps = self.replay.length - self.agent.replay_context
-        fits = bool(latents) and all(value.shape[1] == steps for value in latents.values())
-        self._latents = (tensors["latents_index"].numpy(), latents) if fits else None
+        self._latents = (tensors["latents_index"].numpy(), latents) if latents else None
+        if any(value.shape[1] != self.replay.length - self.agent.replay_context for value in latents.values()):
+            self._latents = None  # the windows had another length; these latents have no rows to go to
