@@ -387,20 +387,28 @@ def try_commands(made: Originals, place: Path, chance: random.Random) -> tuple[s
 
 
 def try_calls(made: Originals, place: Path, chance: random.Random) -> tuple[str, Callable[[], Any]]:
-    """A call of the Python interface with one number out of range."""
-    number = chance.choice([-1, 0, 1, 10**18, 2**64, float("nan"), float("inf")])
-    whole = chance.choice([-1, 0, 1, 10**18, 2**64])
+    """A call of the Python interface with one value that is out of range or of a wrong type."""
+    types: list[Any] = ["3", None, 1.5, b"x", [], True, np.int64(1)]
+    number = chance.choice([-1, 0, 1, 10**18, 2**64, float("nan"), float("inf"), *types])
+    whole = chance.choice([-1, 0, 1, 10**18, 2**64, *types])
+    actions = chance.randrange(5)
     calls: list[tuple[str, Callable[[Any], Any]]] = [
         (f"evaluate(episodes={whole})", lambda agent: agent.evaluate(whole, episode_limit=5)),
         (f"evaluate(seed={whole})", lambda agent: agent.evaluate(1, seed=whole, episode_limit=5)),
-        (f"dream(sequences={whole})", lambda agent: agent.dream(4, min(whole, 2))),
+        (f"dream(sequences={whole})", lambda agent: agent.dream(4, whole)),
+        (f"dream(length={whole})", lambda agent: agent.dream(whole, 1)),
         (f"dream(seed={whole})", lambda agent: agent.dream(4, 1, seed=whole)),
         (f"dream_env({whole})", lambda agent: agent.dream_env(whole, starts=2)),
         (f"dream_env(starts={whole})", lambda agent: agent.dream_env(starts=whole)),
         (f"dream_env(context={whole})", lambda agent: agent.dream_env(starts=2, context=whole)),
         (f"dream_env(seed={whole})", lambda agent: agent.dream_env(starts=2, seed=whole)),
         (f"dream_env(temperature={number})", lambda agent: agent.dream_env(starts=2, temperature=number).reset()),
-        (f"dream_env(2).step of {whole % 5}", lambda agent: _odd_step(agent, whole % 5)),
+        (f"dream_env(2).step of {actions}", lambda agent: _odd_step(agent, actions)),
+        (f"load(checkpoint={whole})", lambda agent: reverie.load(made.run, checkpoint=whole, device="cpu")),
+        (f"DreamerV3(seed={whole})", lambda agent: reverie.DreamerV3("CartPole-v1", seed=whole, preset="quick")),
+        (f"DreamerV3(num_envs={number})", lambda agent: reverie.DreamerV3("CartPole-v1", num_envs=number)),
+        (f"DreamerV3(entropy={number})", lambda agent: reverie.DreamerV3("CartPole-v1", entropy=number)),
+        (f"learn({whole})", lambda agent: agent.learn(whole, progress=False)),
         ("save over something", lambda agent: agent.save(made.run)),
     ]
     name, call = chance.choice(calls)

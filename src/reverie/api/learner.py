@@ -19,7 +19,7 @@ from reverie.agents.registry import agent_settings, config_class, default_preset
 from reverie.dream.dream import Dream, collect_starts
 from reverie.dream.dream_env import DreamEnv, DreamObservation, DreamVectorEnv
 from reverie.dream.film import audience_of
-from reverie.dream.open_loop import OpenLoop, choose_sequences, predict_open_loop
+from reverie.dream.open_loop import OpenLoop, check_sequences, choose_sequences, predict_open_loop
 from reverie.envs import EnvironmentAdapter, EnvironmentSource, Vectorization
 from reverie.envs.batches import encode_actions, encode_batch, join_batch
 from reverie.envs.code_identity import code_difference
@@ -407,6 +407,7 @@ class Learner:
             ConfigError: the agent has neither learned nor been loaded.
         """
         self._check_trained()
+        check_sequences(length, sequences)
         result = self._play(sequences, seed, record=sequences, limit=evaluation.RECORDED_STEPS, watch=watch)
         return self._open_loop(choose_sequences(result.episodes, length, sequences))
 

@@ -9,9 +9,6 @@ from pathlib import Path
 from reverie.cli.options import check_output, parse
 from reverie.cli.trained_agent import TrainedAgentOptions, load_agent
 
-MOST_SEQUENCES = 100
-"""As many as the height of a video has room for."""
-
 
 @dataclass(frozen=True)
 class DreamOptions(TrainedAgentOptions):
@@ -28,17 +25,13 @@ class DreamOptions(TrainedAgentOptions):
 def main(arguments: Sequence[str]) -> int:
     """Runs the command; returns the exit code."""
     options = parse(DreamOptions, "dream", arguments)
-    from reverie.dream.open_loop import save_open_loop
+    from reverie.dream.open_loop import check_sequences, save_open_loop
     from reverie.dream.scene import Scene
     from reverie.errors import ConfigError
     from reverie.training.model_files import trained_steps
     from reverie.training.progress import Display
 
-    if not 1 <= options.sequences <= MOST_SEQUENCES or options.length < 4:
-        raise ConfigError(
-            f"a dream needs 1 to {MOST_SEQUENCES} sequences of at least 4 steps, got {options.sequences} of "
-            f"{options.length}"
-        )
+    check_sequences(options.length, options.sequences)
     check_output(options.output)
     if options.output is not None and options.output.suffix not in ("", ".mp4", ".gif"):
         raise ConfigError(f"the video is an MP4 or a GIF, so its name must end in .mp4 or .gif, got {options.output}")

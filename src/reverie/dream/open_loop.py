@@ -16,8 +16,23 @@ from torch import Tensor
 from reverie.agents.imagination_agent import ImaginationAgent
 from reverie.dream.drawing import Drawing, OpenLoop
 from reverie.dream.scene import Scene
-from reverie.errors import ReverieError
+from reverie.errors import ConfigError, ReverieError
 from reverie.models.vision_memory import VisionMemory
+
+MOST_SEQUENCES = 100
+"""As many as the height of a video has room for."""
+
+
+def check_sequences(length: int, sequences: int) -> None:
+    """Refuses numbers with which nothing can be drawn, before anything is played.
+
+    Raises:
+        ConfigError: says what is possible.
+    """
+    if not 1 <= sequences <= MOST_SEQUENCES or length < 4:
+        raise ConfigError(
+            f"a dream needs 1 to {MOST_SEQUENCES} sequences of at least 4 steps, got {sequences} of {length}"
+        )
 
 
 def choose_sequences(episodes: Sequence[dict[str, np.ndarray]], length: int, count: int) -> dict[str, np.ndarray]:
