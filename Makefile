@@ -26,7 +26,7 @@ demo: $(INSTALLED)
 	$(BIN)/reverie dream runs/demo
 
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadscope
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -76,12 +76,7 @@ def sample(replay: SequenceReplay, count: int) -> tuple[dict[str, torch.Tensor],
     return {name: torch.from_numpy(value) for name, value in batch.data.items()}, batch.index
 
 
-def one_worker_each(years):
-    """Parameters whose tests share a worker, so that every agent is trained once."""
-    return [pytest.param(year, marks=pytest.mark.xdist_group(f"identity {year}"), id=str(year)) for year in years]
-
-
-@pytest.fixture(scope="module", params=one_worker_each(CONFIGS))
+@pytest.fixture(scope="module", params=CONFIGS)
 def trained(request):
     torch.manual_seed(0)
     config = CONFIGS[request.param]
