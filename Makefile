@@ -1,7 +1,7 @@
 # Two commands matter: `make demo` and `make test`. Both make the virtual environment first.
-# The newest Python that works, has `venv` and is one of those that pyproject.toml names; `make demo PYTHON=...` for another.
+# The first Python that works and has `venv`; 3.11 is that of most tests. `make demo PYTHON=...` for another.
 SUITS := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
-PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3 python; do \
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3 python; do \
 	$$name -c "$(SUITS)" >/dev/null 2>&1 && echo $$name && break; done)
 BIN := .venv/bin
 INSTALLED := .venv/installed
