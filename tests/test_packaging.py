@@ -110,13 +110,13 @@ REAL = f'exec {sys.executable} "$@"'
 @pytest.mark.parametrize(
     ("pythons", "taken"),
     [
-        ({"python3.11": REAL, "python3.12": REAL, "python3.13": REAL}, "python3.13"),
-        ({"python3.11": REAL, "python3.12": REAL}, "python3.12"),
-        ({"python3.13": "exit 127", "python3.12": "echo no; exit 1", "python3.11": REAL}, "python3.11"),
+        ({"python3.11": REAL, "python3.12": REAL, "python3.13": REAL}, "python3.11"),
+        ({"python3.12": REAL, "python3.13": REAL}, "python3.12"),
+        ({"python3.11": "exit 127", "python3.12": "echo no; exit 1", "python3.13": REAL}, "python3.13"),
         ({"python3": REAL}, "python3"),
     ],
 )
-def test_make_takes_the_newest_python_that_works(pythons, taken, tmp_path):
+def test_make_takes_the_first_python_that_works(pythons, taken, tmp_path):
     done = run_make(tmp_path, pythons, "--dry-run", ".venv/installed")
     assert f"|| {taken} -m venv .venv" in done.stdout, done.stderr
 
