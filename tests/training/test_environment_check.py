@@ -259,3 +259,21 @@ def test_on_the_command_line(capsys):
             assert message in capsys.readouterr().err
     finally:
         gymnasium.registry.pop("Raises-v0")
+
+
+def test_parts_are_left_out_and_types_checked_as_in_training():
+    class Two(Plain):
+        observation_space = gymnasium.spaces.Dict(a=Plain.observation_space, b=gymnasium.spaces.Discrete(2))
+
+        def reset(self, **options):
+            observation, info = super().reset(**options)
+            return {"a": observation, "b": 0}, info
+
+        def step(self, action):
+            observation, *rest = super().step(action)
+            return {"a": observation, "b": 1}, *rest
+
+    report = reverie.check(Two, ignore=["b"], steps=20, estimate=False)
+    assert report.ok and all(part.name.startswith("a/") for part in report.observations)
+    with pytest.raises(ConfigError, match="seed must be a whole number"):
+        reverie.check(Two, seed="1")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from reverie.agents.registry import action_repeat as paper_repeat
 from reverie.api.learner import Environment
 from reverie.envs import EnvironmentSource
 from reverie.training.environment_check import EnvironmentReport, check_environment
+from reverie.typed_values import checked_arguments
 
 
+@checked_arguments
 def check(
     environment: Environment,
     *,
@@ -20,6 +22,7 @@ def check(
     action_repeat: int | None = None,
     time_limit: int | None = None,
     parts: Mapping[str, str] | None = None,
+    ignore: Collection[str] = (),
     steps: int = 2_000,
     seconds: float = 10.0,
     seed: int = 0,
@@ -39,6 +42,7 @@ def check(
         action_repeat: environment frames per decision; by default as in the agent's paper.
         time_limit: truncate episodes after this many frames.
         parts: name of an observation part -> what it is, where its space does not tell.
+        ignore: names of observation parts to leave out.
         steps: of random play, at most.
         seconds: that it takes, at most, but for the time of a single step.
         seed: of episodes and actions.
@@ -54,7 +58,9 @@ def check(
     if not isinstance(environment, EnvironmentSource):
         if action_repeat is None:
             action_repeat = paper_repeat(agent, environment) if isinstance(environment, str) else 1
-        environment = EnvironmentSource(environment, pixels, image_size, action_repeat, time_limit, parts=parts or {})
+        environment = EnvironmentSource(
+            environment, pixels, image_size, action_repeat, time_limit, parts=parts or {}, ignore=ignore
+        )
     return check_environment(
         environment,
         agent=agent,
