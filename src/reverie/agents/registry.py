@@ -101,9 +101,9 @@ def recipe(name: str, environment: str, preset: str | None, device: str = "cpu")
     return (seen if chosen.startswith(own) else environment), chosen
 
 
-def action_repeat(name: str, environment: str) -> int:
-    """Environment frames an action in the agent's paper for one of its tasks, 1 for all others."""
-    known = getattr(_module(name), "ACTION_REPEATS", {})
+def action_repeat(name: str, environment: Any) -> int:
+    """Environment frames per action in the agent's paper for one of its tasks, given by its id; 1 for all others."""
+    known = getattr(_module(name), "ACTION_REPEATS", {}) if isinstance(environment, str) else {}
     return next((count for start, count in known.items() if environment.startswith(start)), 1)
 
 

@@ -57,7 +57,7 @@ def check(
     """
     if not isinstance(environment, EnvironmentSource):
         if action_repeat is None:
-            action_repeat = paper_repeat(agent, environment) if isinstance(environment, str) else 1
+            action_repeat = paper_repeat(agent, environment)
         environment = EnvironmentSource(
             environment, pixels, image_size, action_repeat, time_limit, parts=parts or {}, ignore=ignore
         )

@@ -100,7 +100,7 @@ class Learner:
             if isinstance(environment, str):
                 environment, preset = recipe(self.agent_name, environment, preset, choose_device(device).type)
             if action_repeat is None:
-                action_repeat = paper_repeat(self.agent_name, environment) if isinstance(environment, str) else 1
+                action_repeat = paper_repeat(self.agent_name, environment)
             self.source = EnvironmentSource(
                 environment, pixels, image_size, action_repeat, time_limit, parts=parts or {}, ignore=ignore
             )
