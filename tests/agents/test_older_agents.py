@@ -296,7 +296,7 @@ def test_settings_of_planet_reach_the_parts():
     assert torch.allclose(before - weight, torch.full_like(weight, 1e-3 / 32.6228), rtol=1e-2)
     assert isinstance(built(PlaNetConfig(transition="stochastic")).world_model.rssm.cell, Memoryless)
     assert built(PlaNetConfig(transition="deterministic")).world_model.rssm.latent.mean_only
-    assert PlaNetConfig().schedule() == Schedule(warmup_episodes=5, random_warmup=True, first=100, per_episode=100)
+    assert PlaNetConfig().schedule() == Schedule(warmup_episodes=5, warmup_actions="random", first=100, per_episode=100)
 
 
 def test_settings_of_dreamer_v1_reach_the_parts():
@@ -309,7 +309,9 @@ def test_settings_of_dreamer_v1_reach_the_parts():
     assert agent.behavior.actor.continuous == TanhNormal(5.0, 1e-4, 5.0)
     assert agent.behavior.evaluates_with_mode
     assert rates(agent) == {"world_model": (6e-4, 1e-7), "actor": (8e-5, 1e-7), "critic": (8e-5, 1e-7)}
-    assert DreamerV1Config().schedule() == Schedule(2500, 0, True, 100, per_step=0.2, burst=100)
+    assert DreamerV1Config().schedule() == Schedule(
+        2500, warmup_actions="random", first=100, per_step=0.2, burst=100
+    )
     ends = built(DreamerV1Config(continuation=True))
     assert (ends.behavior.settings.discount, ends.world_model.scales.continue_discount) == (1.0, 0.99)
 
@@ -326,7 +328,7 @@ def test_settings_of_dreamer_v2_reach_the_parts():
     assert agent.optimizer.decays == dict.fromkeys(("world_model", "actor", "critic"), 1e-6)
     # 160 replayed steps an environment step are one update of 16 x 50 in five.
     schedule = make_config("dreamer-v2", {}, "dmc").schedule()
-    assert schedule == Schedule(1000, random_warmup=True, first=100, per_step=0.2)
+    assert schedule == Schedule(1000, warmup_actions="random", first=100, per_step=0.2)
     assert DreamerV2Config().schedule().per_step == 0.25
     atari = built(DreamerV2Config(deterministic=8, hidden=8, units=8), GRAY)
     assert (atari.behavior.settings.estimator, atari.behavior.settings.start_continue) == ("reinforce", "true")

@@ -84,16 +84,17 @@ def test_the_first_update_of_a_warm_up_changes_nothing():
     assert changes == pytest.approx([0, 0.025, 0.05, 0.075, 0.1, 0.1], abs=1e-5)
 
 
-def test_the_rate_falls_to_a_half_and_a_third():
-    # A constant gradient moves p by the rate: 0.1 / (1 + t / 2) for t = 0, 1, 2, 3, 4.
+@pytest.mark.parametrize(("floor", "last"), [(0.0, 0.1 / 5), (0.03, 0.03)])
+def test_the_rate_falls_to_a_half_and_a_fifth_and_not_below_its_floor(floor, last):
+    # A constant gradient moves p by the rate: 0.1 / (1 + (t / 2)^2) for t = 0, 1, 2, 3, 4.
     p = scalar(10.0)
-    optimizer = LaProp([p], 0.1, warmup=0, decay=2)
+    optimizer = LaProp([p], 0.1, warmup=0, decay=2, floor=floor)
     moved = []
     for _ in range(5):
         before = p.item()
         step(optimizer, 1.0)
         moved.append(before - p.item())
-    assert moved == pytest.approx([0.1, 0.1 / 1.5, 0.1 / 2, 0.1 / 2.5, 0.1 / 3], abs=2e-6)
+    assert moved == pytest.approx([0.1, 0.1 / 1.25, 0.1 / 2, 0.1 / 3.25, last], abs=2e-6)
 
 
 def test_defaults_are_those_of_the_paper():

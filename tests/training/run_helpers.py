@@ -74,9 +74,10 @@ def checkpoints(run):
 
 
 def metrics(run):
-    """The lines of metrics.jsonl without what depends on the clock."""
+    """The lines of metrics.jsonl without the settings and what depends on the clock."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "seconds" and not k.startswith("speed/")} for line in lines]
+    others = ("seconds", "hyperparameters")
+    return [{k: v for k, v in line.items() if k not in others and not k.startswith("speed/")} for line in lines]
 
 
 def tensors(run):

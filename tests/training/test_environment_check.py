@@ -205,10 +205,10 @@ def test_options_are_those_of_an_agent():
 def test_the_estimate_of_a_run():
     report = reverie.check("CartPole-v1", steps=100, preset="quick")
     estimate = report.estimate
-    assert (estimate.agent, estimate.preset, estimate.steps) == ("dreamer-v3", "quick", 60_000)
+    assert (estimate.agent, estimate.preset, estimate.steps) == ("dreamer-v3", "quick", 40_000)
     assert estimate.updates > 1_000 and estimate.parameters > 100_000 and estimate.seconds > 10
     assert 50e6 < estimate.memory < 100e9 and 1e6 < estimate.disk < 1e9
-    assert "estimate          dreamer-v3, preset quick: 60,000 steps" in str(report)
+    assert "estimate          dreamer-v3, preset quick: 40,000 steps" in str(report)
 
 
 def test_what_is_refused():

@@ -13,6 +13,7 @@ from reverie.cli.main import main
 from reverie.envs import EnvironmentSource, make_pool
 from reverie.envs.episodes import info_number, info_numbers
 from reverie.errors import ConfigError
+from reverie.training.metrics import read_metrics
 from reverie.training.pipeline.players import Job, Players, RandomPolicy
 from reverie.training.settings import TrainSettings
 
@@ -99,7 +100,7 @@ def test_on_the_command_line(tmp_path, capsys):
         gymnasium.registry.pop("Tells-v0")
 
 
-def test_tensorboard_has_evaluations_and_settings(tmp_path):
+def test_the_log_has_evaluations_and_settings(tmp_path):
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
     assert train(tmp_path, steps=60, entropy=2e-4) == 0
@@ -117,6 +118,11 @@ def test_tensorboard_has_evaluations_and_settings(tmp_path):
     assert (
         "| entropy | 0.0002 |" in text and "| environment | CartPole-v1 |" in text and "| agent | dreamer-v3 |" in text
     )
+    first, *others = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
+    settings = first["hyperparameters"]
+    assert (settings["entropy"], settings["environment"], settings["agent"]) == (2e-4, "CartPole-v1", "dreamer-v3")
+    assert not any("hyperparameters" in line for line in others)
+    assert not any("hyperparameters" in line for line in read_metrics(tmp_path))
 
 
 @pytest.mark.parametrize("processes", [0, 1])

@@ -110,7 +110,7 @@ def test_a_run_of_a_presets_own_length_learns(agent, preset):
 
 def test_agents_without_first_updates_learn_all_the_same():
     # The published code at the time of DreamerV2's paper: no update before the agent acts, then one every four steps.
-    made = play(Schedule(8, random_warmup=True, first=0, per_step=0.25), 20)
+    made = play(Schedule(8, warmup_actions="random", first=0, per_step=0.25), 20)
     assert [step + 1 for step, count in enumerate(made) if count] == [12, 16, 20]
 
 

@@ -159,7 +159,9 @@ class DreamerV1Config:
     def schedule(self) -> Schedule:
         """Random steps, then bursts of updates."""
         rate = self.updates / self.update_every
-        return Schedule(self.warmup_steps, 0, True, self.updates, per_step=rate, burst=self.updates)
+        return Schedule(
+            self.warmup_steps, warmup_actions="random", first=self.updates, per_step=rate, burst=self.updates
+        )
 
     def build(self, interface: Interface) -> ImaginationAgent:
         """Composes the agent for an environment's observations and actions.

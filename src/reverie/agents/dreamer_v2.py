@@ -185,7 +185,7 @@ class DreamerV2Config:
     def schedule(self) -> Schedule:
         """Random steps, then updates spread evenly over the steps."""
         rate = self.replay_ratio / (self.batch_size * self.batch_length)
-        return Schedule(self.warmup_steps, random_warmup=True, first=self.first_updates, per_step=rate)
+        return Schedule(self.warmup_steps, warmup_actions="random", first=self.first_updates, per_step=rate)
 
     def build(self, interface: Interface) -> ImaginationAgent:
         """Composes the agent for an environment's observations and actions.

@@ -32,6 +32,7 @@ class Size(NamedTuple):
 
 SIZES = {
     "100k": Size(128, 32, 4, 4, 32),
+    "200k": Size(128, 32, 4, 4, 64),
     "1m": Size(512, 64, 4, 4, 64),
     "12m": Size(2048, 256, 16, 16, 256),
     "25m": Size(3072, 384, 24, 24, 384),
@@ -40,23 +41,25 @@ SIZES = {
     "200m": Size(8192, 1024, 64, 64, 1024),
     "400m": Size(12288, 1536, 96, 96, 1536),
 }
-"""`100k` is ours, for tasks like CartPole on a CPU; the others are the paper's."""
+"""`100k` and `200k` are ours, for tasks like CartPole on a CPU; the others are the paper's."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
     "quick": {
-        "size": "100k",
-        "batch_length": 32,
+        "size": "200k",
+        "batch_length": 16,
         "replay_ratio": 32.0,
-        "warmup_steps": 2000,
+        "warmup_steps": 8000,
+        "warmup_actions": "held",
         "learning_rate": 1e-3,
         "learning_rate_warmup": 100,
-        "learning_rate_decay": 400,
+        "learning_rate_decay": 1000,
+        "learning_rate_floor": 4e-5,
         "discount_horizon": 200.0,
-        "representation_scale": 0.01,
+        "entropy": 1e-3,
         "slow_critic_rate": 0.1,
         "num_envs": 16,
-        "steps": 60_000,
+        "steps": 40_000,
     },
 }
 """`quick` is ours: small tasks on a CPU within the hour. benchmarks/README.md has what it reaches."""
@@ -68,21 +71,16 @@ BY_KIND: dict[str, dict[str, dict[str, Any]]] = {
         "pictures discrete": {"replay_ratio": 32.0, "num_envs": 16, "steps": 50_000_000},
     },
     "quick": {
-        "pictures": {
-            "units": 64,
-            "batch_length": 8,
-            "learning_rate_decay": 1000,
-            "representation_scale": 0.1,
-            "steps": 15_000,
-        },
+        "pictures": {"batch_length": 8, "warmup_steps": 2000, "steps": 15_000},
         "symbols": {
+            "size": "100k",
             "variables": 8,
             "classes": 16,
-            "batch_length": 16,
             "replay_ratio": 128.0,
             "warmup_steps": 1000,
+            "warmup_actions": "policy",
             "learning_rate_decay": 0,
-            "representation_scale": 0.1,
+            "entropy": 3e-4,
             "steps": 8_000,
         },
     },
@@ -99,8 +97,8 @@ class DreamerV3Config(EvenSchedule):
 
     name: ClassVar[str] = "dreamer-v3"
 
-    size: Literal["100k", "1m", "12m", "25m", "50m", "100m", "200m", "400m"] = "1m"
-    """Model size; the paper's agent is 200m. Sets the five widths below (extended data table 3; 100k is ours)."""
+    size: Literal["100k", "200k", "1m", "12m", "25m", "50m", "100m", "200m", "400m"] = "1m"
+    """Model size; the paper's agent is 200m. Sets the five widths below (extended data table 3; 100k and 200k are ours)."""
     deterministic: int | None = None
     """Width of the recurrent state h; by size (extended data table 3)."""
     hidden: int | None = None
@@ -131,12 +129,17 @@ class DreamerV3Config(EvenSchedule):
     """Steps that the replay keeps (extended data table 4: 5e6)."""
     warmup_steps: int = 1024
     """Environment steps before the first update (official code: 1024 stored windows)."""
+    warmup_actions: Literal["policy", "random", "held"] = "policy"
+    """Actions before the first update: the untrained policy's (official code), random ones, or random ones that last
+    for 1 to 8 steps on average, by environment (ours)."""
     learning_rate: float = 4e-5
     """Learning rate of every network (extended data table 4)."""
     learning_rate_warmup: int = 1000
     """Updates over which the learning rate rises from zero (official code)."""
     learning_rate_decay: int = 0
-    """Updates after which the learning rate has halved, falling as 1 / (1 + t / T); 0 for never (ours)."""
+    """Updates after which the learning rate has halved, falling as 1 / (1 + (t / T)^2); 0 for never (ours)."""
+    learning_rate_floor: float = 0.0
+    """Learning rate below which it does not fall (ours)."""
     gradient_clip: float = 0.3
     """Largest ratio of gradient to parameter norm, a tensor (methods, "Optimizer")."""
     horizon: int = 15
@@ -217,4 +220,5 @@ class DreamerV3Config(EvenSchedule):
             clip=self.gradient_clip,
             warmup=self.learning_rate_warmup,
             decay=self.learning_rate_decay,
+            floor=self.learning_rate_floor,
         )

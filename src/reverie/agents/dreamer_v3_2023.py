@@ -101,6 +101,9 @@ class DreamerV3In2023Config(EvenSchedule):
     """Steps that the replay keeps (appendix C)."""
     warmup_steps: int = 1024
     """Environment steps before the first update (official code)."""
+    warmup_actions: Literal["policy", "random", "held"] = "policy"
+    """Actions before the first update: the untrained policy's, random ones (official code), or random ones that last
+    for 1 to 8 steps on average, by environment (ours)."""
     model_learning_rate: float = 1e-4
     """Learning rate of the world model (appendix C)."""
     behavior_learning_rate: float = 3e-5

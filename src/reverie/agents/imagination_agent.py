@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from reverie.behaviors.behavior import PHASE, Behavior, Rollout
-from reverie.behaviors.exploration import Exploration, random_action
+from reverie.behaviors.exploration import Exploration, held_action, random_action
 from reverie.models.rssm import LatentState
 from reverie.models.world_model import WorldModel
 from reverie.nn.latents import CategoricalLatent
@@ -24,8 +24,9 @@ from reverie.optim.base import Optimizer
 from reverie.spaces import Interface
 from reverie.tensor_files import load_tensors, save_tensors
 
-Purpose = Literal["evaluation", "experience", "random"]
-"""What actions are for: to show what was learned, to collect experience with the agent's own noise, or at random."""
+Purpose = Literal["evaluation", "experience", "random", "held"]
+"""What actions are for: to show what was learned, to collect experience with the agent's own noise, at random, or at
+random with actions that last."""
 
 
 @dataclass
@@ -141,8 +142,10 @@ class ImaginationAgent(nn.Module):
             Flat actions float32 [E, A], and the state for the next call.
         """
         latent = self.watch(observation, is_first, state, deterministic)
-        if purpose == "random":
+        if purpose in ("random", "held"):
             action = random_action(self.interface.actions, latent.count, latent.device)
+            if purpose == "held" and state is not None:
+                action = held_action(action, state.action, is_first)
             return action, PolicyState(latent, action)
         most_likely = deterministic or (purpose == "evaluation" and self.behavior.evaluates_with_mode)
         action = self.behavior.choose(self.world_model, latent, most_likely)

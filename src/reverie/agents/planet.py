@@ -140,7 +140,7 @@ class PlaNetConfig:
         """Random episodes, then updates after every episode."""
         return Schedule(
             warmup_episodes=self.random_episodes,
-            random_warmup=True,
+            warmup_actions="random",
             first=self.updates,
             per_episode=self.updates,
         )

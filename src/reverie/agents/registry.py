@@ -198,7 +198,7 @@ SHARES |= {"kl_balance", "epsilon", "final_epsilon"}
 MAY_BE_ZERO = {"warmup_steps", "learning_rate_warmup", "replay_context", "entropy", "free_nats", "dynamics_scale"}
 MAY_BE_ZERO |= {"representation_scale", "slow_critic_weight", "replay_value_scale", *SHARES}
 MAY_BE_ZERO |= {"kl_scale", "overshooting_scale", "global_prior_scale", "action_noise", "epsilon_decay", "weight_decay"}
-MAY_BE_ZERO |= {"first_updates", "learning_rate_decay"}
+MAY_BE_ZERO |= {"first_updates", "learning_rate_decay", "learning_rate_floor"}
 """Settings that 0 switches off; all others are greater."""
 MOST = {"horizon": 10_000, "overshooting_distance": 10_000}
 MOST_WHOLE = 10**12

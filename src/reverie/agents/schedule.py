@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+WarmupActions = Literal["policy", "random", "held"]
 
 
 @dataclass(frozen=True)
@@ -12,7 +15,7 @@ class Schedule:
     Attributes:
         warmup_steps: environment steps before the first update.
         warmup_episodes: finished episodes before the first update.
-        random_warmup: whether the actions until then are random instead of the agent's.
+        warmup_actions: those until then: the agent's (`policy`), `random`, or random ones that last (`held`).
         first: updates that are made when the warm-up ends.
         per_step: updates that become due with every environment step.
         per_episode: updates that become due with every finished episode.
@@ -22,7 +25,7 @@ class Schedule:
 
     warmup_steps: int = 0
     warmup_episodes: int = 0
-    random_warmup: bool = False
+    warmup_actions: WarmupActions = "policy"
     first: int = 1
     per_step: float = 0.0
     per_episode: float = 0.0
@@ -60,8 +63,9 @@ class EvenSchedule:
     batch_length: int
     replay_ratio: float
     warmup_steps: int
+    warmup_actions: WarmupActions
 
     def schedule(self) -> Schedule:
         """When to learn."""
         rate = self.replay_ratio / (self.batch_size * self.batch_length)
-        return Schedule(self.warmup_steps, per_step=rate, newest_first=True)
+        return Schedule(self.warmup_steps, warmup_actions=self.warmup_actions, per_step=rate, newest_first=True)

@@ -18,16 +18,17 @@ class LaProp:
         mu <- beta1 mu + (1 - beta1) g / (sqrt(nu / (1 - beta2^t)) + epsilon)
         p  <- p - rate(t) mu / (1 - beta1^t)
 
-    with rate(t) = rate min(1, (t - 1) / warmup) / (1 + (t - 1) / decay), so that the first update of a run with
-    warm-up changes nothing, as in the official code. The decay is ours. All steps work on lists
-    of tensors at once, and the counter lives on the device: a step never waits for the host.
+    with rate(t) = rate min(1, (t - 1) / warmup) / (1 + ((t - 1) / decay)^2), so that the first update of a run with
+    warm-up changes nothing, as in the official code. The decay, and the floor at which it ends, are ours. All steps work
+    on lists of tensors at once, and the counter lives on the device: a step never waits for the host.
 
     Args:
         parameters: to update.
         rate: learning rate.
         clip: largest ratio of gradient norm to parameter norm.
         warmup: updates over which the rate rises linearly from zero.
-        decay: updates after which the rate has fallen to a half, after twice as many to a third; 0 for never.
+        decay: updates after which the rate has fallen to a half, after twice as many to a fifth; 0 for never.
+        floor: rate below which it does not fall.
         beta1, beta2: decay of momentum and of squared gradients.
         epsilon: added to the root of the squared gradients.
         minimum_norm: least parameter norm that the clipping assumes.
@@ -40,13 +41,14 @@ class LaProp:
         clip: float = 0.3,
         warmup: int = 1000,
         decay: int = 0,
+        floor: float = 0.0,
         beta1: float = 0.9,
         beta2: float = 0.999,
         epsilon: float = 1e-20,
         minimum_norm: float = 1e-3,
     ) -> None:
         self.parameters = [p for p in parameters if p.requires_grad]
-        self.rate, self.clip, self.warmup, self.decay = rate, clip, warmup, decay
+        self.rate, self.clip, self.warmup, self.decay, self.floor = rate, clip, warmup, decay, floor
         self.beta1, self.beta2, self.epsilon, self.minimum_norm = beta1, beta2, epsilon, minimum_norm
         self.momentum = [torch.zeros_like(p) for p in self.parameters]
         self.square = [torch.zeros_like(p) for p in self.parameters]
@@ -67,7 +69,7 @@ class LaProp:
         gradients = torch._foreach_mul(raw, (1 / excess.clamp(min=1)).unbind())
         share = (self.count / self.warmup).clamp(max=1) if self.warmup else torch.ones_like(self.count)
         if self.decay:
-            share = share / (1 + self.count / self.decay)
+            share = share * (1 / (1 + (self.count / self.decay).square())).clamp(min=min(1.0, self.floor / self.rate))
         self.count += 1
         torch._foreach_mul_(self.square, self.beta2)
         torch._foreach_addcmul_(self.square, gradients, gradients, 1 - self.beta2)

@@ -62,7 +62,7 @@ class Collector:
         An environment that begins a new episode makes no step, so it may be fewer than there are environments.
 
         Args:
-            purpose: `experience` with the agent's actions, or `random`.
+            purpose: `experience` with the agent's actions, `random`, or `held`, random ones that last.
         """
         observation = to_tensors(self.steps.observation, self.agent.device)
         is_first = torch.from_numpy(self.steps.is_first).to(self.agent.device)

@@ -3,7 +3,8 @@
 `metrics.jsonl` holds one JSON object a line: the three counters (`env_steps`, `frames`, `updates`), `seconds` of wall
 clock since the run began (time between a kill and the resume does not count), then the metrics in the order of their
 names. JSON has no NaN or infinity: such a metric is stored as null, and the last key of the line, `not_finite`, maps
-its name to "nan", "inf" or "-inf". `read_metrics` puts the float back.
+its name to "nan", "inf" or "-inf". `read_metrics` puts the float back. The first line also has the run's settings, as
+an object `hyperparameters`.
 
 TensorBoard shows the same numbers, over `env_steps` unless the writer is told otherwise. `scores.json` is a list of
 evaluations.
@@ -33,7 +34,15 @@ SCORES_FILE = "scores.json"
 TENSORBOARD_FOLDER = "tensorboard"
 LINE_BYTES = 2**20
 """Longest line of `metrics.jsonl` that is read; the library's own have a few kilobytes."""
-_LINE = {"env_steps": WHOLE, "frames?": WHOLE, "updates?": WHOLE, "seconds?": NUMBER, "generation?": WHOLE}
+_LINE = {
+    "env_steps": WHOLE,
+    "frames?": WHOLE,
+    "updates?": WHOLE,
+    "seconds?": NUMBER,
+    "generation?": WHOLE,
+    "not_finite?": RECORD,
+    "hyperparameters?": RECORD,
+}
 _SCORE = {
     "env_steps": COUNT,
     "frames?": COUNT,
@@ -52,7 +61,7 @@ _SCORE = {
 """What a line of `metrics.jsonl` and an entry of `scores.json` must hold; see `check_shape`."""
 HYPERPARAMETER_METRICS = ("evaluation/return", "episode/return")
 """What TensorBoard's page of hyperparameters shows beside them."""
-_RESERVED = (*COUNTERS, "seconds", "not_finite")
+_RESERVED = (*COUNTERS, "seconds", "not_finite", "hyperparameters")
 
 
 class MetricWriter:
@@ -76,8 +85,8 @@ class MetricWriter:
             resume_at: what `position` returned when the checkpoint was written, or `position_after`: lines after it
                 are cut off and TensorBoard hides what came later. None starts afresh: what an earlier run left is
                 removed from `metrics.jsonl` and hidden in TensorBoard.
-            hyperparameters: for TensorBoard's page of that name and for a table among its texts; written once, when
-                the run begins its log there.
+            hyperparameters: for the first line of `metrics.jsonl`, and for TensorBoard's page of that name and a table
+                among its texts; written once, when the run begins its log.
 
         Raises:
             OSError: the folder cannot be made or the file cannot be opened.
@@ -89,7 +98,8 @@ class MetricWriter:
         self._purge_step: int | None = int(position.get("step", position["env_steps"])) + 1
         if newest_stamp(self._tensorboard_folder) is None:
             self._purge_step = None  # nothing to hide
-        self._hyperparameters = None if self._purge_step is not None else hyperparameters
+        self._hyperparameters = dict(hyperparameters or {})
+        self._shows_hyperparameters = self._purge_step is None
         self._env_steps = int(position["env_steps"])  # of the last line
         self._start = time.monotonic() - float(position["seconds"])
         self._descriptor: int | None = open_regular(folder / METRICS_FILE, os.O_RDWR | os.O_CREAT)
@@ -120,6 +130,8 @@ class MetricWriter:
         not_finite = {name: str(value) for name, value in scalars.items() if not math.isfinite(value)}
         if not_finite:
             record["not_finite"] = not_finite
+        if self._hyperparameters and not self._bytes:
+            record["hyperparameters"] = self._hyperparameters
         self._append((json.dumps(record, allow_nan=False) + "\n").encode())
         self._env_steps = env_steps
         values = [{"tag": name, "simple_value": float(value)} for name, value in scalars.items()]
@@ -239,9 +251,9 @@ class MetricWriter:
             self._open_descriptor()
             self._events = EventLog(self._tensorboard_folder, self._purge_step)
             self._purge_step = None
-            if self._hyperparameters:
+            if self._hyperparameters and self._shows_hyperparameters:
                 self._events.add_hyperparameters(self._hyperparameters, HYPERPARAMETER_METRICS)
-                self._hyperparameters = None
+                self._shows_hyperparameters = False
         return self._events
 
     def _guarded(self, action: Callable[[], object]) -> None:
@@ -254,7 +266,7 @@ class MetricWriter:
 
 
 def flat_settings(description: Mapping[str, Any]) -> dict[str, bool | str | float]:
-    """The settings of a run for TensorBoard, which takes truth values, text and numbers.
+    """The settings of a run for its log: TensorBoard takes truth values, text and numbers.
 
     Args:
         description: as in `config.json`; what the interface holds and the code of the environment is left out.
@@ -322,8 +334,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         path: the file, or the run folder that holds it.
 
     Returns:
-        One dictionary a line, oldest first; non-finite metrics are floats again and `not_finite` is gone. A torn last
-        line is left out.
+        One dictionary per line, oldest first; non-finite metrics are floats again, `not_finite` and `hyperparameters`
+        are gone. A torn last line is left out.
 
     Raises:
         ReverieError: there is no such file, it is no regular file, or a line before the last is damaged.
@@ -338,6 +350,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             try:
                 record = _parsed(line, f"line {number} of {file}")
                 record |= {name: float(text) for name, text in record.pop("not_finite", {}).items()}
+                record.pop("hyperparameters", None)
                 records.append(record)
             except (ReverieError, ValueError, AttributeError, TypeError) as error:
                 reason = str(error).partition(";")[0]
@@ -358,7 +371,7 @@ def _parsed(line: bytes, name: str) -> dict[str, Any]:
     """A line as a dictionary with the usual counters and numbers."""
     record = parse_json(line, name)
     check_shape(record, _LINE, name)
-    numbers = {key: optional(NUMBER) for key in record if key not in _LINE and key != "not_finite"}
+    numbers = {key: optional(NUMBER) for key in record if key not in {name.rstrip("?") for name in _LINE}}
     check_shape(record, numbers, name)
     return dict(record)
 

@@ -337,8 +337,8 @@ class Trainer:
     def _advance(self) -> None:
         before, episodes = self.env_steps, self.collector.episodes
         warming_up = self.updater.warming_up(before, episodes)
-        at_random = warming_up and self.updater.schedule.random_warmup
-        self.env_steps += self.collector.collect("random" if at_random else "experience")
+        actions = self.updater.schedule.warmup_actions if warming_up else "policy"
+        self.env_steps += self.collector.collect("experience" if actions == "policy" else actions)
         finished = self.collector.episodes
         self.updater.learn(self.env_steps, self.env_steps - before, finished, finished - episodes)
         if warming_up and self.updater.begun:
