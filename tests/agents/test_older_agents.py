@@ -309,9 +309,7 @@ def test_settings_of_dreamer_v1_reach_the_parts():
     assert agent.behavior.actor.continuous == TanhNormal(5.0, 1e-4, 5.0)
     assert agent.behavior.evaluates_with_mode
     assert rates(agent) == {"world_model": (6e-4, 1e-7), "actor": (8e-5, 1e-7), "critic": (8e-5, 1e-7)}
-    assert DreamerV1Config().schedule() == Schedule(
-        2500, warmup_actions="random", first=100, per_step=0.2, burst=100
-    )
+    assert DreamerV1Config().schedule() == Schedule(2500, warmup_actions="random", first=100, per_step=0.2, burst=100)
     ends = built(DreamerV1Config(continuation=True))
     assert (ends.behavior.settings.discount, ends.world_model.scales.continue_discount) == (1.0, 0.99)
 

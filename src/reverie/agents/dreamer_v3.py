@@ -98,7 +98,7 @@ class DreamerV3Config(EvenSchedule):
     name: ClassVar[str] = "dreamer-v3"
 
     size: Literal["100k", "200k", "1m", "12m", "25m", "50m", "100m", "200m", "400m"] = "1m"
-    """Model size; the paper's agent is 200m. Sets the five widths below (extended data table 3; 100k and 200k are ours)."""
+    """Model size; the paper's agent is 200m. Sets the five widths below (extended data table 3; below 1m ours)."""
     deterministic: int | None = None
     """Width of the recurrent state h; by size (extended data table 3)."""
     hidden: int | None = None

@@ -19,8 +19,8 @@ class LaProp:
         p  <- p - rate(t) mu / (1 - beta1^t)
 
     with rate(t) = rate min(1, (t - 1) / warmup) / (1 + ((t - 1) / decay)^2), so that the first update of a run with
-    warm-up changes nothing, as in the official code. The decay, and the floor at which it ends, are ours. All steps work
-    on lists of tensors at once, and the counter lives on the device: a step never waits for the host.
+    warm-up changes nothing, as in the official code. The decay, and the floor at which it ends, are ours. All steps
+    work on lists of tensors at once, and the counter lives on the device: a step never waits for the host.
 
     Args:
         parameters: to update.
