@@ -20,7 +20,8 @@ import reverie
 from reverie.agents.world_models import WorldModelsAgent
 from reverie.dream.dream import Dream
 from reverie.envs import EnvironmentSource
-from reverie.training.pipeline.players import Job, Players
+from reverie.training.pipeline.players import Players
+from reverie.training.pipeline.policies import Job
 
 LIMIT = 2100
 Plan = Callable[[int], float]

@@ -206,6 +206,23 @@ def test_files_and_functions_are_small_and_explained(path):
             assert node.end_lineno - node.lineno + 1 < 120, node.name
 
 
+def test_our_functions_are_called_with_names():
+    """No call of ours has more than three arguments without a name where agents are composed, and few elsewhere."""
+    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
+    nodes = {path: list(ast.walk(tree)) for path, tree in trees.items()}
+    ours = {node.name for found in nodes.values() for node in found if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    calls = []
+    for path, found in nodes.items():
+        for call in (node for node in found if isinstance(node, ast.Call) and len(node.args) > 3):
+            name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+            if name in ours or ast.unparse(call.func) == "super().__init__":
+                calls.append(f"{path.relative_to(ROOT)}:{call.lineno} {ast.unparse(call.func)}")
+    # `Tensor.expand` shares its name with a function of ours.
+    composed = [call for call in calls if call.split("/")[0] in ("agents", "nn", "models", "behaviors")]
+    assert [call for call in composed if not call.endswith(".expand")] == []
+    assert len(calls) < 10, calls
+
+
 @pytest.mark.parametrize("path", [p for p in FILES if p.parent.name == "agents"], ids=names)
 def test_every_setting_of_an_agent_says_where_it_comes_from(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))

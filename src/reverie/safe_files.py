@@ -251,13 +251,13 @@ def check_shape(value: Any, shape: Shape, name: str, key: str = "") -> None:
         )
     if isinstance(shape, list):
         for number, entry in enumerate(value):
-            check_shape(entry, shape[0], name, f"{key}[{number}]")
+            check_shape(entry, shape[0], name, key=f"{key}[{number}]")
     elif isinstance(shape, dict):
         for entry, inner in shape.items():
             inside = entry.removesuffix("?")
             where = f"{key}.{inside}" if key else inside
             if inside in value:
-                check_shape(value[inside], inner, name, where)
+                check_shape(value[inside], inner, name, key=where)
             elif inside == entry:
                 raise CheckpointError(f"{name} is damaged: it lacks {where!r}; restore it from a copy")
 

@@ -97,8 +97,12 @@ class Interface:
     def from_json(data: dict[str, Any]) -> Interface:
         """Inverse of `to_json`."""
         observations = tuple(
-            ObservationPart(o["name"], o["kind"], tuple(o["shape"]), tuple(o["classes"]), o.get("frames", 1))
+            ObservationPart(
+                o["name"], o["kind"], tuple(o["shape"]), classes=tuple(o["classes"]), frames=o.get("frames", 1)
+            )
             for o in data["observations"]
         )
-        actions = tuple(ActionPart(a["name"], a["kind"], a["size"], tuple(a["classes"])) for a in data["actions"])
+        actions = tuple(
+            ActionPart(a["name"], a["kind"], a["size"], classes=tuple(a["classes"])) for a in data["actions"]
+        )
         return Interface(observations, actions)

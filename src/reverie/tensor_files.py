@@ -119,7 +119,7 @@ def read_header(path: Path) -> Header:
         )
     if CHECKSUM not in metadata:
         raise CheckpointError(f"{path} carries no checksum, so it is not a file of this library")
-    return Header(shapes, types, metadata, claimed)
+    return Header(shapes, types, metadata, bytes=claimed)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

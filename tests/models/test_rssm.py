@@ -1,31 +1,36 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from reverie.models.rssm import RSSM, LatentState
 from reverie.nn.cells import BlockGRU, ClassicGRU, Memoryless, NormGRU, ResetAfterGRU
 from reverie.nn.latents import CategoricalLatent, GaussianLatent
-from reverie.nn.layers import GLOROT, Initialiser
+from reverie.nn.layers import Initialiser, NetworkStyle, plain_style
 
 D, A, K, HIDDEN = 16, 3, 7, 8
 LATENT = CategoricalLatent(4, 5, 0.01)
 CPU = torch.device("cpu")
+INPUTS = {"stochastic": LATENT.width, "action": A, "hidden": HIDDEN}
+SIZES = {"deterministic": D, "tokens": K, "hidden": HIDDEN, "posterior_layers": 1}
+NORMAL = Initialiser("truncated_normal", "in")
+RMS = NetworkStyle(norm="rms", activation="silu", kernel=NORMAL, output_kernel=NORMAL)
 OLDER = {
-    "2019": lambda: ClassicGRU(D, LATENT.width, A, HIDDEN, GLOROT, "relu"),
-    "2020": lambda: ResetAfterGRU(D, LATENT.width, A, HIDDEN, GLOROT, "elu"),
-    "2021": lambda: NormGRU(D, LATENT.width, A, HIDDEN, GLOROT, "none", "elu"),
+    "2019": lambda: ClassicGRU(D, **INPUTS, style=plain_style("relu")),
+    "2020": lambda: ResetAfterGRU(D, **INPUTS, style=plain_style("elu")),
+    "2021": lambda: NormGRU(D, **INPUTS, style=plain_style("elu")),
 }
 
 
 def make(kind):
     torch.manual_seed(0)
-    normal = Initialiser("truncated_normal", "in")
     if kind == "2025":
-        cell = BlockGRU(D, LATENT.width, A, HIDDEN, 4, normal)
-        return RSSM(cell, LATENT, D, K, HIDDEN, 2, 1, "rms", False, normal, normal)
+        return RSSM(BlockGRU(D, **INPUTS, blocks=4, style=RMS), LATENT, **SIZES, prior_layers=2, style=RMS)
     if kind in OLDER:
-        return RSSM(OLDER[kind](), LATENT, D, K, HIDDEN, 1, 1, "none", False, GLOROT, GLOROT, "elu")
-    cell = NormGRU(D, LATENT.width, A, HIDDEN, normal)
-    rssm = RSSM(cell, LATENT, D, K, HIDDEN, 1, 1, "layer", True, normal, normal)
+        return RSSM(OLDER[kind](), LATENT, **SIZES, prior_layers=1, style=plain_style("elu"))
+    style = replace(RMS, norm="layer")
+    cell = NormGRU(D, **INPUTS, style=style)
+    rssm = RSSM(cell, LATENT, **SIZES, prior_layers=1, style=style, learned_initial=True)
     torch.nn.init.normal_(rssm.initial_deterministic)
     return rssm
 
@@ -245,11 +250,12 @@ def gaussian(cell_kind="2019"):
     latent = GaussianLatent(6)
     width = HIDDEN if cell_kind == "memoryless" else D
     if cell_kind == "memoryless":
-        cell = Memoryless(latent.width, A, HIDDEN, GLOROT, "relu")
+        cell = Memoryless(**{**INPUTS, "stochastic": latent.width}, style=plain_style("relu"))
     else:
-        cell = ClassicGRU(D, latent.width, A, HIDDEN, GLOROT, "relu")
+        cell = ClassicGRU(D, **{**INPUTS, "stochastic": latent.width}, style=plain_style("relu"))
     layers = 0 if cell_kind == "memoryless" else 1
-    return RSSM(cell, latent, width, K, HIDDEN, layers, 1, "none", False, GLOROT, GLOROT, "relu")
+    sizes = {**SIZES, "deterministic": width}
+    return RSSM(cell, latent, **sizes, prior_layers=layers, style=plain_style("relu"))
 
 
 @pytest.mark.parametrize("kind", ["2019", "memoryless"])

@@ -12,7 +12,7 @@ from reverie.errors import ConfigError
 from reverie.models.overshooting import overshooting_loss
 from reverie.models.rssm import LatentState
 from reverie.nn.contrast import ContrastiveHead
-from reverie.nn.layers import GLOROT
+from reverie.nn.layers import plain_style
 from reverie.ops.transforms import quantise
 from reverie.spaces import ActionPart, Interface, ObservationPart
 
@@ -235,7 +235,7 @@ def test_the_decoder_only_watches(representation):
 
 def test_contrast_equals_a_loop():
     torch.manual_seed(0)
-    head = ContrastiveHead(5, 3, 6, 1, "elu", GLOROT, sequences=2, steps=3)
+    head = ContrastiveHead(5, 3, units=6, layers=1, style=plain_style("elu"), sequences=2, steps=3)
     tokens, feature = torch.randn(3, 4, 5), torch.randn(3, 4, 3)
     mean, deviation = head(tokens)
     expected = torch.zeros(3, 4)
@@ -256,7 +256,7 @@ def test_contrast_equals_a_loop():
 
 def test_contrast_learns_to_tell_features_apart():
     torch.manual_seed(0)
-    head = ContrastiveHead(4, 4, 32, 2, "elu", GLOROT)
+    head = ContrastiveHead(4, 4, units=32, layers=2, style=plain_style("elu"))
     tokens = torch.randn(8, 8, 4)
     optimizer = torch.optim.Adam(head.parameters(), 3e-3)
     for _ in range(300):

@@ -1,13 +1,18 @@
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as functional
 
 from reverie.errors import ConfigError
 from reverie.nn.cells import BlockGRU, ClassicGRU, Memoryless, NormGRU, ResetAfterGRU
-from reverie.nn.layers import GLOROT, Initialiser
+from reverie.nn.layers import Initialiser, NetworkStyle, plain_style
 
 NORMAL = Initialiser("truncated_normal", "in")
+RMS = NetworkStyle(norm="rms", activation="silu", kernel=NORMAL, output_kernel=NORMAL)
+LAYER = replace(RMS, norm="layer", kernel=Initialiser("truncated_normal", "average"))
 D, Z, A, HIDDEN, BLOCKS = 12, 10, 3, 5, 4
+INPUTS = {"stochastic": Z, "action": A, "hidden": HIDDEN}
 
 
 def rms_silu(x, scale):
@@ -60,10 +65,7 @@ def layer_norm(x):
 
 def make(kind):
     torch.manual_seed(0)
-    if kind == "block":
-        cell = BlockGRU(D, Z, A, HIDDEN, BLOCKS, NORMAL)
-    else:
-        cell = NormGRU(D, Z, A, HIDDEN, Initialiser("truncated_normal", "average"))
+    cell = BlockGRU(D, **INPUTS, blocks=BLOCKS, style=RMS) if kind == "block" else NormGRU(D, **INPUTS, style=LAYER)
     for parameter in cell.parameters():
         # Every scale, shift and bias away from its trivial beginning, every kernel large enough to matter.
         torch.nn.init.normal_(parameter, 0.3, 0.5)
@@ -137,7 +139,10 @@ def test_bfloat16(kind):
 
 def test_a_new_cell_mostly_keeps_its_state():
     # With zero gates the update is sigmoid(-1) = 0.268941 and the candidate 0: h' = 0.731059 h.
-    for cell in (BlockGRU(D, Z, A, HIDDEN, BLOCKS, NORMAL.scaled(0)), NormGRU(D, Z, A, HIDDEN, NORMAL.scaled(0))):
+    for cell in (
+        BlockGRU(D, **INPUTS, blocks=BLOCKS, style=replace(RMS, kernel=NORMAL.scaled(0))),
+        NormGRU(D, **INPUTS, style=replace(LAYER, kernel=NORMAL.scaled(0))),
+    ):
         h = torch.randn(2, D)
         new = cell(h, torch.randn(2, Z), cell.embed_action(torch.randn(2, A)), cell.prepare(torch.float32))
         torch.testing.assert_close(new, 0.731059 * h, rtol=1e-5, atol=1e-6)
@@ -153,7 +158,7 @@ def test_parameter_counts_by_hand():
 
 def test_state_that_is_no_multiple_of_the_blocks_is_refused():
     with pytest.raises(ConfigError, match="blocks"):
-        BlockGRU(10, Z, A, HIDDEN, 4, NORMAL)
+        BlockGRU(10, **INPUTS, blocks=4, style=RMS)
 
 
 # ---------------------------------------------------------------- older agents
@@ -180,7 +185,7 @@ def older_inputs():
 
 def test_reset_after_gru_is_that_of_torch():
     h, z, action = older_inputs()
-    cell = randomised(ResetAfterGRU(D, Z, A, HIDDEN, GLOROT, "elu"))
+    cell = randomised(ResetAfterGRU(D, **INPUTS, style=plain_style("elu")))
     official = torch.nn.GRUCell(HIDDEN, D)
     official.weight_ih.data.copy_(cell.from_input.weight)
     official.bias_ih.data.copy_(cell.from_input.bias)
@@ -191,7 +196,7 @@ def test_reset_after_gru_is_that_of_torch():
 
 def test_classic_gru_resets_h_before_the_product():
     h, z, action = older_inputs()
-    cell = randomised(ClassicGRU(D, Z, A, HIDDEN, GLOROT, "relu"))
+    cell = randomised(ClassicGRU(D, **INPUTS, style=plain_style("relu")))
     x = hidden_layer(cell, z, action, functional.relu)
     gates = torch.sigmoid(torch.cat([x, h], -1) @ cell.gates.weight.T + cell.gates.bias)
     reset, update = gates[:, :D], gates[:, D:]
@@ -200,14 +205,14 @@ def test_classic_gru_resets_h_before_the_product():
 
 
 def test_the_gates_of_the_classic_gru_begin_half_open():
-    cell = ClassicGRU(D, Z, A, HIDDEN, GLOROT, "relu")
+    cell = ClassicGRU(D, **INPUTS, style=plain_style("relu"))
     assert (cell.gates.bias == 1).all()
     assert (cell.candidate.bias == 0).all()
 
 
 def test_norm_gru_of_dreamer_v2_has_biases_and_no_norm_in_its_input_layer():
     h, z, action = older_inputs()
-    cell = randomised(NormGRU(D, Z, A, HIDDEN, GLOROT, "none", "elu"))
+    cell = randomised(NormGRU(D, **INPUTS, style=plain_style("elu")))
     x = hidden_layer(cell, z, action, functional.elu)
     gates = layer_norm(torch.cat([h, x], -1) @ cell.gates.weight.T + cell.gates.bias)
     reset, candidate, update = (gates * cell.norm_gates.weight + cell.norm_gates.bias).chunk(3, -1)
@@ -218,7 +223,7 @@ def test_norm_gru_of_dreamer_v2_has_biases_and_no_norm_in_its_input_layer():
 
 def test_a_memoryless_cell_forgets_h():
     h, z, action = older_inputs()
-    cell = randomised(Memoryless(Z, A, HIDDEN, GLOROT, "relu"))
+    cell = randomised(Memoryless(**INPUTS, style=plain_style("relu")))
     torch.testing.assert_close(run(cell, h, z, action), hidden_layer(cell, z, action, functional.relu))
     assert torch.equal(run(cell, h, z, action), run(cell, -h, z, action))
     assert not cell.remembers and ClassicGRU.remembers

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -6,12 +7,15 @@ from torch.nn.functional import conv2d, conv_transpose2d, elu, relu, silu
 
 from reverie.nn.decoders import Decoder
 from reverie.nn.encoders import Encoder, encode_discrete, group_images, image_stages, padded_side
-from reverie.nn.layers import GLOROT, Initialiser
+from reverie.nn.layers import Initialiser, NetworkStyle, plain_style
 from reverie.ops.transforms import symlog
 from reverie.spaces import ObservationPart
 
 NORMAL = Initialiser("truncated_normal", "in")
 D, Z = 16, 6
+MIDDLE = {"deterministic": D, "stochastic": Z, "depth": 2, "units": 8, "layers": 2}
+RMS = NetworkStyle(norm="rms", activation="silu", kernel=NORMAL, output_kernel=NORMAL)
+STYLES = {"pooled": RMS, "strided": replace(RMS, norm="layer")}
 SIZES = [(32, 32), (33, 50), (37, 200), (47, 48), (48, 48), (64, 64), (84, 84), (96, 96), (210, 160), (256, 256)]
 
 
@@ -25,11 +29,11 @@ def image(name, height, width, channels=3):
 
 
 def make_encoder(parts, network="pooled"):
-    return Encoder(parts, 2, 8, 2, network, NORMAL)
+    return Encoder(parts, depth=2, units=8, layers=2, network=network, style=STYLES[network])
 
 
 def make_decoder(parts, network="pooled"):
-    return Decoder(parts, D, Z, 2, 8, 2, 4, network, NORMAL, NORMAL)
+    return Decoder(parts, **MIDDLE, blocks=4, network=network, style=STYLES[network])
 
 
 def random_observation(parts, batch=2, steps=3):
@@ -143,7 +147,9 @@ def test_pooled_images_lie_between_zero_and_one_and_strided_ones_begin_at_a_half
     assert pixels.dtype == torch.float32
     assert pixels.min() >= 0
     assert pixels.max() <= 1
-    zero = Decoder([image("image", 32, 32)], D, Z, 2, 8, 2, 1, "strided", NORMAL, NORMAL.scaled(0))
+    zero = Decoder(
+        [image("image", 32, 32)], **MIDDLE, blocks=1, network="strided", style=STYLES["strided"].with_output(0)
+    )
     assert (zero(feature)["image"] == 0.5).all()
 
 
@@ -302,8 +308,9 @@ def test_padding_repeats_the_border():
 
 def older(parts, depth=2):
     """Encoder and decoder with ELU, but ReLU in the convolutions, on vectors as they are."""
-    encoder = Encoder(parts, depth, 8, 2, "unpadded", GLOROT, "elu", "relu", "raw")
-    decoder = Decoder(parts, D, Z, depth, 8, 2, 1, "unpadded", GLOROT, GLOROT, "elu", "relu", "raw", 0.5)
+    plain = {"network": "unpadded", "style": plain_style("elu"), "image_style": plain_style("relu"), "vectors": "raw"}
+    encoder = Encoder(parts, depth=depth, units=8, layers=2, **plain)
+    decoder = Decoder(parts, **{**MIDDLE, "depth": depth}, blocks=1, square=0.5, **plain)
     return encoder, decoder
 
 

@@ -1,15 +1,17 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from reverie.nn.heads import ActionDistribution, ContinueHead, NormalHead, PolicyHead, TwoHotHead
-from reverie.nn.layers import GLOROT, Initialiser
+from reverie.nn.layers import Initialiser, NetworkStyle, plain_style
 from reverie.nn.policies import BoundedNormal, TanhNormal, TruncatedNormal
 from reverie.ops.transforms import symexp
 from reverie.spaces import ActionPart
 
 NORMAL = Initialiser("truncated_normal", "in")
+RMS = NetworkStyle(norm="rms", activation="silu", kernel=NORMAL, output_kernel=NORMAL)
 RANGE = (0.1, 1.0)
 STEER, BUTTONS = ActionPart("steer", "continuous", 2), ActionPart("buttons", "discrete", 3, (3, 3, 2))
 
@@ -20,7 +22,7 @@ def seed():
 
 
 def distribution(parameters, *parts, mix=0.01):
-    return ActionDistribution(parameters, parts, mix, BoundedNormal(*RANGE))
+    return ActionDistribution(parameters, parts, uniform_mix=mix, continuous=BoundedNormal(*RANGE))
 
 
 # ---------------------------------------------------------------- policy
@@ -138,7 +140,7 @@ def test_parts_in_any_order_with_their_own_parameters():
 
 def test_policy_head_shapes_and_near_uniform_beginning():
     parts = (STEER, BUTTONS)
-    head = PolicyHead(6, parts, 64, 3, "rms", NORMAL, NORMAL.scaled(0.01))
+    head = PolicyHead(6, parts, units=64, layers=3, style=RMS.with_output(0.01))
     parameters = head(torch.randn(5, 7, 6))
     assert parameters.shape == (5, 7, 12)
     assert parameters.dtype == torch.float32
@@ -153,7 +155,7 @@ def test_policy_head_shapes_and_near_uniform_beginning():
 
 def test_policy_head_with_dots_and_slashes_in_names():
     parts = (ActionPart("arm.left", "continuous", 1), ActionPart("arm/right", "discrete", 1, (2,)))
-    head = PolicyHead(6, parts, 8, 1, "rms", NORMAL, NORMAL)
+    head = PolicyHead(6, parts, units=8, layers=1, style=RMS)
     parameters = head(torch.randn(3, 6))
     assert parameters.shape == (3, 4)
     assert head.distribution(parameters).sample().shape == (3, 3)
@@ -161,7 +163,7 @@ def test_policy_head_with_dots_and_slashes_in_names():
 
 def test_policy_head_keeps_parts_apart_whose_names_differ_in_a_dot():
     parts = (ActionPart("arm.left", "continuous", 1), ActionPart("arm_left", "continuous", 1))
-    parameters = PolicyHead(6, parts, 8, 1, "rms", NORMAL, NORMAL)(torch.randn(3, 6))
+    parameters = PolicyHead(6, parts, units=8, layers=1, style=RMS)(torch.randn(3, 6))
     assert parameters.shape == (3, 4)
 
 
@@ -171,14 +173,14 @@ def test_policy_head_keeps_parts_apart_whose_names_differ_in_a_dot():
 def test_continue_loss_by_hand():
     # Target 0.9, logit 2: 0.9 ln(1 + e^-2) + 0.1 ln(1 + e^2) = 0.9 * 0.126928 + 0.1 * 2.126928 = 0.326928.
     # Target 0, logit 0: ln 2 = 0.693147.
-    head = ContinueHead(6, 8, 1, "rms", NORMAL, NORMAL)
+    head = ContinueHead(6, units=8, layers=1, style=RMS)
     loss = head.loss(torch.tensor([2.0, 0.0]), torch.tensor([0.9, 0.0]))
     torch.testing.assert_close(loss, torch.tensor([0.326928, 0.693147]), rtol=0, atol=1e-5)
     assert head(torch.randn(2, 3, 6)).shape == (2, 3)
 
 
 def test_continue_loss_is_least_where_the_probability_is_the_target():
-    head = ContinueHead(6, 8, 1, "rms", NORMAL, NORMAL)
+    head = ContinueHead(6, units=8, layers=1, style=RMS)
     target = torch.tensor(1 - 1 / 333)
     logit = torch.logit(target).requires_grad_()
     (gradient,) = torch.autograd.grad(head.loss(logit, target), logit)
@@ -190,7 +192,7 @@ def test_continue_loss_is_least_where_the_probability_is_the_target():
 
 @pytest.mark.parametrize("spacing", ["symexp", "symlog"])
 def test_new_two_hot_heads_predict_zero(spacing):
-    head = TwoHotHead(6, 8, 1, spacing, "rms", NORMAL, NORMAL.scaled(0))
+    head = TwoHotHead(6, units=8, layers=1, spacing=spacing, style=RMS.with_output(0))
     logits = head(torch.randn(2, 3, 6))
     assert logits.shape == (2, 3, 255)
     # Exactly zero with symexp bins, whose ends are 4.85e8; symlog bins reach to 20 only and may round.
@@ -205,8 +207,8 @@ def test_new_two_hot_heads_predict_zero(spacing):
 def test_symexp_mean_is_in_raw_space_and_symlog_mean_is_transformed():
     # Half of the probability on each of two bins. symexp: the mean of their raw positions; symlog: symexp of the mean
     # of their positions in symlog space.
-    raw = TwoHotHead(6, 8, 1, "symexp", "rms", NORMAL, NORMAL)
-    logarithmic = TwoHotHead(6, 8, 1, "symlog", "layer", NORMAL, NORMAL)
+    raw = TwoHotHead(6, units=8, layers=1, spacing="symexp", style=RMS)
+    logarithmic = TwoHotHead(6, units=8, layers=1, spacing="symlog", style=replace(RMS, norm="layer"))
     logits = torch.full((255,), -1e4)
     logits[[147, 167]] = 0.0  # 20 and 40 bins above zero: 3.149606 and 6.299213 in symlog space
     low, high = math.expm1(3.149606), math.expm1(6.299213)
@@ -217,7 +219,7 @@ def test_symexp_mean_is_in_raw_space_and_symlog_mean_is_transformed():
 @pytest.mark.parametrize("spacing", ["symexp", "symlog"])
 def test_the_mean_of_the_code_of_a_target_is_the_target(spacing):
     """What minimises the loss predicts the target: the gradient there vanishes."""
-    head = TwoHotHead(6, 8, 1, spacing, "rms", NORMAL, NORMAL)
+    head = TwoHotHead(6, units=8, layers=1, spacing=spacing, style=RMS)
     for target in (-1234.5, -0.3, 0.0, 0.01, 1.0, 77.0, 1e6):
         logits = torch.zeros(255, requires_grad=True)
         (gradient,) = torch.autograd.grad(head.loss(logits, torch.tensor(target)), logits)
@@ -228,7 +230,7 @@ def test_the_mean_of_the_code_of_a_target_is_the_target(spacing):
 
 def test_symlog_targets_are_transformed():
     # The 2023 head codes symlog(target): e^3.149606 - 1 lies on bin 147.
-    head = TwoHotHead(6, 8, 1, "symlog", "rms", NORMAL, NORMAL)
+    head = TwoHotHead(6, units=8, layers=1, spacing="symlog", style=RMS)
     logits = torch.zeros(255)
     logits[147] = 100.0
     assert head.loss(logits, symexp(torch.tensor(40 / 254 * 20))).item() == pytest.approx(0, abs=1e-2)
@@ -238,7 +240,7 @@ def test_symlog_targets_are_transformed():
 
 
 def test_a_normal_head_by_its_definition():
-    head = NormalHead(5, 8, 2, "elu", GLOROT)
+    head = NormalHead(5, units=8, layers=2, style=plain_style("elu"))
     feature = torch.randn(3, 4, 5)
     hidden = feature
     for linear in head.network.linears:
@@ -256,7 +258,9 @@ def test_a_normal_head_by_its_definition():
 
 @pytest.mark.parametrize("family", [TanhNormal(), TruncatedNormal()])
 def test_policies_of_older_agents_stay_within_the_bounds(family):
-    head = PolicyHead(4, (STEER, BUTTONS), 8, 1, "none", GLOROT, GLOROT, 0.0, family, "elu")
+    head = PolicyHead(
+        4, (STEER, BUTTONS), units=8, layers=1, style=plain_style("elu"), uniform_mix=0.0, continuous=family
+    )
     policy = head.distribution(head(torch.randn(500, 4) * 3))
     for deterministic in (False, True):
         action = policy.sample(deterministic)

@@ -1,13 +1,16 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as functional
 
 from reverie.errors import ConfigError
-from reverie.nn.layers import MLP, BlockLinear, Convolution, Initialiser, Linear, NormActivation
+from reverie.nn.layers import MLP, BlockLinear, Convolution, Initialiser, Linear, NetworkStyle, NormActivation
 
-NORMAL = Initialiser("truncated_normal", "in")
+NORMAL, AVERAGE = Initialiser("truncated_normal", "in"), Initialiser("truncated_normal", "average")
+RMS = NetworkStyle(norm="rms", activation="silu", kernel=NORMAL, output_kernel=NORMAL)
+LAYER = replace(RMS, norm="layer")
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +50,7 @@ def test_scale_multiplies_the_deviation_and_zero_gives_zeros():
 
 def test_block_kernels_use_the_full_width_as_fan_in():
     # Kernel (8, 256, 64): 1 / sqrt(8 x 256) = 0.0220971, not 1 / sqrt(256) = 0.0625.
-    layer = BlockLinear(2048, 512, 8, NORMAL)
+    layer = BlockLinear(2048, 512, blocks=8, initialiser=NORMAL)
     assert layer.weight.shape == (8, 256, 64)
     assert layer.weight.std().item() == pytest.approx(0.0220971, rel=0.01)
     assert layer.bias.shape == (512,)
@@ -55,16 +58,16 @@ def test_block_kernels_use_the_full_width_as_fan_in():
 
 def test_convolution_kernels_count_their_area():
     # 5 x 5 x 32 = 800 inputs: 1 / sqrt(800) = 0.0353553.
-    layer = Convolution(32, 64, 5, NORMAL)
+    layer = Convolution(32, 64, kernel=5, initialiser=NORMAL)
     assert layer.weight.std().item() == pytest.approx(0.0353553, rel=0.02)
     # 4 x 4 x (32 + 64) / 2 = 768: 1 / sqrt(768) = 0.0360844; the same for a transposed one.
     for transposed in (False, True):
-        layer = Convolution(32, 64, 4, Initialiser("truncated_normal", "average"), 2, transposed, bias=False)
+        layer = Convolution(32, 64, kernel=4, initialiser=AVERAGE, stride=2, transposed=transposed, bias=False)
         assert layer.weight.std().item() == pytest.approx(0.0360844, rel=0.02)
 
 
 def test_block_linear_equals_a_block_diagonal_matrix():
-    layer = BlockLinear(12, 8, 4, NORMAL)
+    layer = BlockLinear(12, 8, blocks=4, initialiser=NORMAL)
     torch.nn.init.normal_(layer.bias)
     dense = torch.block_diag(*layer.weight)
     assert dense.shape == (12, 8)
@@ -74,7 +77,7 @@ def test_block_linear_equals_a_block_diagonal_matrix():
 
 
 def test_block_linear_keeps_blocks_apart():
-    layer = BlockLinear(12, 8, 4, NORMAL)
+    layer = BlockLinear(12, 8, blocks=4, initialiser=NORMAL)
     x = torch.randn(1, 12, requires_grad=True)
     # Block 1 of the output (entries 2 and 3) depends on block 1 of the input (entries 3 to 5) only.
     (gradient,) = torch.autograd.grad(layer(x)[0, 2:4].sum(), x)
@@ -86,7 +89,7 @@ def test_block_linear_keeps_blocks_apart():
 @pytest.mark.parametrize(("inputs", "outputs", "what"), [(10, 8, "10 inputs"), (8, 10, "10 outputs")])
 def test_block_linear_refuses_sizes_that_do_not_divide(inputs, outputs, what):
     with pytest.raises(ConfigError, match=f"{what} and 4 blocks.*multiples"):
-        BlockLinear(inputs, outputs, 4, NORMAL)
+        BlockLinear(inputs, outputs, blocks=4, initialiser=NORMAL)
 
 
 def test_rms_norm_activation():
@@ -115,7 +118,7 @@ def test_norms_begin_as_identity():
 
 
 def test_mlp_is_linear_norm_activation_by_layer():
-    mlp, x = MLP(5, 7, 2, "rms", NORMAL), torch.randn(2, 3, 5)
+    mlp, x = MLP(5, units=7, layers=2, style=RMS), torch.randn(2, 3, 5)
     expected = x
     for linear, norm in zip(mlp.linears, mlp.norms, strict=True):
         expected = norm(expected @ linear.weight.T + linear.bias)
@@ -126,26 +129,26 @@ def test_mlp_is_linear_norm_activation_by_layer():
 
 def test_mlp_has_biases_with_rms_norm_only():
     # 2025: 5 x 7 + 7 + 7 (scale) = 49; 2023: 5 x 7 + 2 x 7 (scale, shift) = 49 too, but no bias of the kernel.
-    assert MLP(5, 7, 1, "rms", NORMAL).first.bias is not None
-    assert MLP(5, 7, 1, "layer", NORMAL).first.bias is None
+    assert MLP(5, units=7, layers=1, style=RMS).first.bias is not None
+    assert MLP(5, units=7, layers=1, style=LAYER).first.bias is None
 
 
 def test_mlp_without_layers_is_the_identity():
-    mlp, x = MLP(5, 7, 0, "rms", NORMAL), torch.randn(3, 5)
+    mlp, x = MLP(5, units=7, layers=0, style=RMS), torch.randn(3, 5)
     assert torch.equal(mlp(x), x)
     assert mlp.outputs == 5
 
 
 def test_convolution_keeps_halves_and_doubles_sides():
     x = torch.randn(2, 10, 6, 3)
-    assert Convolution(3, 4, 5, NORMAL)(x).shape == (2, 10, 6, 4)
-    assert Convolution(3, 4, 4, NORMAL, 2)(x).shape == (2, 5, 3, 4)
-    assert Convolution(3, 4, 4, NORMAL, 2, transposed=True)(x).shape == (2, 20, 12, 4)
+    assert Convolution(3, 4, kernel=5, initialiser=NORMAL)(x).shape == (2, 10, 6, 4)
+    assert Convolution(3, 4, kernel=4, initialiser=NORMAL, stride=2)(x).shape == (2, 5, 3, 4)
+    assert Convolution(3, 4, kernel=4, initialiser=NORMAL, stride=2, transposed=True)(x).shape == (2, 20, 12, 4)
 
 
 def test_convolution_by_hand():
     # A 5x5 kernel of ones over an image of ones counts the pixels within reach: 9 at a corner, 25 in the middle.
-    layer = Convolution(1, 1, 5, NORMAL)
+    layer = Convolution(1, 1, kernel=5, initialiser=NORMAL)
     torch.nn.init.ones_(layer.weight)
     torch.nn.init.constant_(layer.bias, 0.5)
     y = layer(torch.ones(1, 6, 6, 1))[0, :, :, 0]
@@ -153,8 +156,12 @@ def test_convolution_by_hand():
 
 
 def test_compute_dtype_follows_the_input():
-    modules = [Linear(8, 8, NORMAL), BlockLinear(8, 8, 2, NORMAL), MLP(8, 8, 2, "rms", NORMAL)]
-    modules += [MLP(8, 8, 2, "layer", NORMAL), NormActivation(8, "layer")]
+    modules = [
+        Linear(8, 8, NORMAL),
+        BlockLinear(8, 8, blocks=2, initialiser=NORMAL),
+        MLP(8, units=8, layers=2, style=RMS),
+    ]
+    modules += [MLP(8, units=8, layers=2, style=LAYER), NormActivation(8, "layer")]
     x = torch.randn(3, 8)
     for module in modules:
         wide, narrow = module(x), module(x.bfloat16())
@@ -162,7 +169,7 @@ def test_compute_dtype_follows_the_input():
         assert (narrow.float() - wide).abs().max() < 0.1 * max(1, wide.abs().max())
         assert all(parameter.dtype == torch.float32 for parameter in module.parameters())
     image = torch.randn(1, 4, 4, 2).bfloat16()
-    assert Convolution(2, 3, 5, NORMAL)(image).dtype == torch.bfloat16
+    assert Convolution(2, 3, kernel=5, initialiser=NORMAL)(image).dtype == torch.bfloat16
 
 
 def test_variance_of_the_kernel_keeps_the_scale_of_activations():

@@ -14,7 +14,8 @@ from reverie.envs import EnvironmentSource, make_pool
 from reverie.envs.episodes import info_number, info_numbers
 from reverie.errors import ConfigError
 from reverie.training.metrics import read_metrics
-from reverie.training.pipeline.players import Job, Players, RandomPolicy
+from reverie.training.pipeline.players import Players
+from reverie.training.pipeline.policies import Job, RandomPolicy
 from reverie.training.settings import TrainSettings
 
 NAMES = ("success", "stats/height")

@@ -26,7 +26,8 @@ from reverie.training.pipeline import frames, learning, world_models
 from reverie.training.pipeline.frames import FrameStore, collect
 from reverie.training.pipeline.learning import memory_chunks
 from reverie.training.pipeline.loading import latents_file, newest_latents
-from reverie.training.pipeline.players import Job, Players, RandomPolicy
+from reverie.training.pipeline.players import Players
+from reverie.training.pipeline.policies import Job, RandomPolicy
 from reverie.training.pipeline.search import ControllerSearch, read_search
 
 TINY = {

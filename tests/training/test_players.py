@@ -18,7 +18,8 @@ from reverie.errors import EnvironmentProblem
 from reverie.models.vision_memory import MemoryState
 from reverie.spaces import ActionPart
 from reverie.training.pipeline import players
-from reverie.training.pipeline.players import ControllerPolicy, Job, Players, RandomPolicy
+from reverie.training.pipeline.players import Players
+from reverie.training.pipeline.policies import ControllerPolicy, Job, RandomPolicy
 
 CATCH = EnvironmentSource("reverie/CatchPixels-v0")
 ACTIONS = (ActionPart("action", "discrete", 1, (3,)),)

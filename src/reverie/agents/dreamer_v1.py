@@ -17,7 +17,6 @@ from reverie.behaviors.imagined_policy import ActorCriticSettings, ActorOnly
 from reverie.models.world_model import WorldModelScales
 from reverie.nn.cells import ClassicGRU, ResetAfterGRU
 from reverie.nn.latents import GaussianLatent
-from reverie.nn.layers import GLOROT
 from reverie.nn.policies import TanhNormal
 from reverie.optim.grouped_adam import GroupedAdam
 from reverie.spaces import Interface
@@ -169,11 +168,23 @@ class DreamerV1Config:
         Raises:
             ConfigError: images that are not 64x64.
         """
-        sizes = (self.depth, self.units, self.vector_units, self.vector_layers)
-        networks = PlainNetworks(*sizes, activation="elu", image_activation="relu")
+        networks = PlainNetworks(
+            depth=self.depth,
+            units=self.units,
+            vector_units=self.vector_units,
+            vector_layers=self.vector_layers,
+            activation="elu",
+            image_activation="relu",
+        )
         latent = GaussianLatent(self.variables, "softplus", self.least_deviation)
         gru = ClassicGRU if self.cell == "classic" else ResetAfterGRU
-        cell = gru(self.deterministic, latent.width, interface.action_width, self.hidden, GLOROT, "elu")
+        cell = gru(
+            self.deterministic,
+            stochastic=latent.width,
+            action=interface.action_width,
+            hidden=self.hidden,
+            style=networks.style,
+        )
         scales = WorldModelScales(
             dynamics=self.kl_scale,
             representation=self.kl_scale,
@@ -186,11 +197,12 @@ class DreamerV1Config:
             interface,
             cell,
             latent,
-            (self.deterministic, self.hidden),
-            self.reward_layers,
-            self.continue_layers if self.continuation else None,
-            scales,
-            self.representation,
+            deterministic=self.deterministic,
+            hidden=self.hidden,
+            reward_layers=self.reward_layers,
+            continue_layers=self.continue_layers if self.continuation else None,
+            scales=scales,
+            representation=self.representation,
             image_bits=self.image_bits,
             squash_reward=self.reward_transform == "tanh",
         )
@@ -208,16 +220,20 @@ class DreamerV1Config:
             replay_value=0.0,
             evaluate_mode=True,
         )
-        actor = networks.policy(model.features, self.actor_layers, interface, TanhNormal())
+        actor = networks.policy(model.features, self.actor_layers, interface=interface, continuous=TanhNormal())
         critic = networks.scalar(model.features, self.critic_layers)
         behavior = ActorCritic(actor, critic, settings) if self.value else ActorOnly(actor, settings)
-        decay = (self.epsilon, self.final_epsilon, self.epsilon_decay)
-        return ImaginationAgent(
-            interface, model, behavior, 0, Exploration(interface.actions, self.action_noise, *decay)
+        exploration = Exploration(
+            interface.actions,
+            noise=self.action_noise,
+            epsilon=self.epsilon,
+            final=self.final_epsilon,
+            decay=self.epsilon_decay,
         )
+        return ImaginationAgent(interface, model, behavior, replay_context=0, exploration=exploration)
 
     def build_optimizer(self, agent: ImaginationAgent) -> GroupedAdam:
         """An Adam for each of world model, actor and critic; call when the agent is on its device."""
         rates = {"world_model": self.model_learning_rate}
         rates |= {"actor": self.actor_learning_rate, "critic": self.critic_learning_rate}
-        return separate_adams(agent, rates, self.adam_epsilon, self.gradient_clip)
+        return separate_adams(agent, rates, epsilon=self.adam_epsilon, clip=self.gradient_clip)

@@ -17,7 +17,6 @@ from reverie.behaviors.imagined_policy import ActorCriticSettings
 from reverie.models.world_model import WorldModelScales
 from reverie.nn.cells import NormGRU
 from reverie.nn.latents import CategoricalLatent, GaussianLatent, Latent
-from reverie.nn.layers import GLOROT
 from reverie.nn.policies import TruncatedNormal
 from reverie.optim.grouped_adam import GroupedAdam
 from reverie.spaces import Interface
@@ -196,21 +195,33 @@ class DreamerV2Config:
         gaussian = self.latent == "gaussian"
         latent: Latent = CategoricalLatent(self.variables, self.classes, uniform_mix=0.0)
         latent = GaussianLatent(self.variables, "sigmoid") if gaussian else latent
-        deterministic, hidden = self.deterministic, self.hidden
-        cell = NormGRU(deterministic, latent.width, interface.action_width, hidden, GLOROT, "none", "elu")
-        discount = 1.0 if self.continuation else self.discount
-        networks = PlainNetworks(self.depth, self.units, self.vector_units, self.vector_layers, "elu", "elu")
+        networks = PlainNetworks(
+            depth=self.depth,
+            units=self.units,
+            vector_units=self.vector_units,
+            vector_layers=self.vector_layers,
+            activation="elu",
+            image_activation="elu",
+        )
+        cell = NormGRU(
+            self.deterministic,
+            stochastic=latent.width,
+            action=interface.action_width,
+            hidden=self.hidden,
+            style=networks.style,
+        )
         model = networks.world_model(
             interface,
             cell,
             latent,
-            (deterministic, hidden),
-            self.reward_layers,
+            deterministic=self.deterministic,
+            hidden=self.hidden,
+            reward_layers=self.reward_layers,
             continue_layers=self.continue_layers if self.continuation else None,
             scales=WorldModelScales(
-                self.kl_scale * self.kl_balance,
-                self.kl_scale * (1 - self.kl_balance),
-                self.free_nats,
+                dynamics=self.kl_scale * self.kl_balance,
+                representation=self.kl_scale * (1 - self.kl_balance),
+                free_nats=self.free_nats,
                 continue_discount=self.discount if self.continuation else 1.0,
                 average=True,
                 reward=self.reward_scale,
@@ -221,11 +232,11 @@ class DreamerV2Config:
         continuous = all(part.kind == "continuous" for part in interface.actions)
         automatic: Literal["dynamics", "reinforce"] = "dynamics" if continuous else "reinforce"
         behavior = ActorCritic(
-            networks.policy(model.features, self.actor_layers, interface, TruncatedNormal()),
-            networks.scalar(model.features, self.critic_layers),
-            ActorCriticSettings(
-                self.horizon,
-                discount,
+            actor=networks.policy(model.features, self.actor_layers, interface=interface, continuous=TruncatedNormal()),
+            critic=networks.scalar(model.features, self.critic_layers),
+            settings=ActorCriticSettings(
+                horizon=self.horizon,
+                discount=1.0 if self.continuation else self.discount,
                 mix=self.return_mix,
                 entropy=self.entropy,
                 estimator=automatic if self.actor_gradient == "auto" else self.actor_gradient,
@@ -247,4 +258,4 @@ class DreamerV2Config:
         """An Adam for each of world model, actor and critic; call when the agent is on its device."""
         behavior = {"actor": self.actor_learning_rate, "critic": self.critic_learning_rate}
         rates = {"world_model": self.model_learning_rate, **behavior}
-        return separate_adams(agent, rates, self.adam_epsilon, self.gradient_clip, self.weight_decay)
+        return separate_adams(agent, rates, epsilon=self.adam_epsilon, clip=self.gradient_clip, decay=self.weight_decay)

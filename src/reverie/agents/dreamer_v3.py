@@ -15,7 +15,7 @@ from reverie.nn.decoders import Decoder
 from reverie.nn.encoders import Encoder
 from reverie.nn.heads import ContinueHead, PolicyHead, TwoHotHead
 from reverie.nn.latents import CategoricalLatent
-from reverie.nn.layers import Initialiser
+from reverie.nn.layers import Initialiser, NetworkStyle
 from reverie.optim.laprop import LaProp
 from reverie.spaces import Interface
 
@@ -31,15 +31,15 @@ class Size(NamedTuple):
 
 
 SIZES = {
-    "100k": Size(128, 32, 4, 4, 32),
-    "200k": Size(128, 32, 4, 4, 64),
-    "1m": Size(512, 64, 4, 4, 64),
-    "12m": Size(2048, 256, 16, 16, 256),
-    "25m": Size(3072, 384, 24, 24, 384),
-    "50m": Size(4096, 512, 32, 32, 512),
-    "100m": Size(6144, 768, 48, 48, 768),
-    "200m": Size(8192, 1024, 64, 64, 1024),
-    "400m": Size(12288, 1536, 96, 96, 1536),
+    "100k": Size(deterministic=128, hidden=32, classes=4, depth=4, units=32),
+    "200k": Size(deterministic=128, hidden=32, classes=4, depth=4, units=64),
+    "1m": Size(deterministic=512, hidden=64, classes=4, depth=4, units=64),
+    "12m": Size(deterministic=2048, hidden=256, classes=16, depth=16, units=256),
+    "25m": Size(deterministic=3072, hidden=384, classes=24, depth=24, units=384),
+    "50m": Size(deterministic=4096, hidden=512, classes=32, depth=32, units=512),
+    "100m": Size(deterministic=6144, hidden=768, classes=48, depth=48, units=768),
+    "200m": Size(deterministic=8192, hidden=1024, classes=64, depth=64, units=1024),
+    "400m": Size(deterministic=12288, hidden=1536, classes=96, depth=96, units=1536),
 }
 """`100k` and `200k` are ours, for tasks like CartPole on a CPU; the others are the paper's."""
 
@@ -174,31 +174,69 @@ class DreamerV3Config(EvenSchedule):
         Raises:
             ConfigError: sizes that do not divide.
         """
-        widths = self.widths()
-        d, units = widths.deterministic, widths.units
+        sizes, parts = self.widths(), interface.observations
         normal = Initialiser("truncated_normal", "in")
-        zero = normal.scaled(0)
-        latent = CategoricalLatent(self.variables, widths.classes, self.uniform_mix)
-        parts = interface.observations
-        encoder = Encoder(parts, widths.depth, units, 3, "pooled", normal)
-        cell = BlockGRU(d, latent.width, interface.action_width, widths.hidden, self.blocks, normal)
-        rssm = RSSM(cell, latent, d, encoder.outputs, widths.hidden, 2, 1, "rms", False, normal, normal)
-        decoder = Decoder(parts, d, latent.width, widths.depth, units, 3, self.blocks, "pooled", normal, normal)
-        features = rssm.features
+        style = NetworkStyle(norm="rms", activation="silu", kernel=normal, output_kernel=normal)
         discount = 1 - 1 / self.discount_horizon
+
+        # encoder, sequence model, decoder, reward and continue predictors (methods, "World model learning")
+        encoder = Encoder(parts, depth=sizes.depth, units=sizes.units, layers=3, network="pooled", style=style)
+        latent = CategoricalLatent(self.variables, sizes.classes, self.uniform_mix)
+        cell = BlockGRU(
+            sizes.deterministic,
+            stochastic=latent.width,
+            action=interface.action_width,
+            hidden=sizes.hidden,
+            blocks=self.blocks,
+            style=style,
+        )
+        rssm = RSSM(
+            cell,
+            latent,
+            deterministic=sizes.deterministic,
+            tokens=encoder.outputs,
+            hidden=sizes.hidden,
+            prior_layers=2,
+            posterior_layers=1,
+            style=style,
+        )
+        decoder = Decoder(
+            parts,
+            deterministic=sizes.deterministic,
+            stochastic=latent.width,
+            depth=sizes.depth,
+            units=sizes.units,
+            layers=3,
+            blocks=self.blocks,
+            network="pooled",
+            style=style,
+        )
+        features, units = rssm.features, sizes.units
         world_model = WorldModel(
             encoder,
             rssm,
             decoder,
-            reward=TwoHotHead(features, units, 1, "symexp", "rms", normal, zero),
-            continuation=ContinueHead(features, units, 1, "rms", normal, normal),
-            scales=WorldModelScales(self.dynamics_scale, self.representation_scale, self.free_nats, discount),
+            reward=TwoHotHead(features, units=units, layers=1, spacing="symexp", style=style.with_output(0)),
+            continuation=ContinueHead(features, units=units, layers=1, style=style),
+            scales=WorldModelScales(
+                dynamics=self.dynamics_scale,
+                representation=self.representation_scale,
+                free_nats=self.free_nats,
+                continue_discount=discount,
+            ),
         )
+
+        # actor and critic (methods, "Critic learning" and "Actor learning")
         behavior = ActorCritic(
             actor=PolicyHead(
-                features, interface.actions, units, 3, "rms", normal, normal.scaled(0.01), self.actor_uniform_mix
+                features,
+                interface.actions,
+                units=units,
+                layers=3,
+                style=style.with_output(0.01),
+                uniform_mix=self.actor_uniform_mix,
             ),
-            critic=TwoHotHead(features, units, 3, "symexp", "rms", normal, zero),
+            critic=TwoHotHead(features, units=units, layers=3, spacing="symexp", style=style.with_output(0)),
             settings=ActorCriticSettings(
                 horizon=self.horizon,
                 discount=1.0,
@@ -210,7 +248,7 @@ class DreamerV3Config(EvenSchedule):
                 replay_value=self.replay_value_scale,
             ),
         )
-        return ImaginationAgent(interface, world_model, behavior, self.replay_context)
+        return ImaginationAgent(interface, world_model, behavior, replay_context=self.replay_context)
 
     def build_optimizer(self, agent: ImaginationAgent) -> LaProp:
         """One optimiser for all networks; call when the agent is on its device."""

@@ -15,7 +15,7 @@ from reverie.nn.decoders import Decoder
 from reverie.nn.encoders import Encoder
 from reverie.nn.heads import ContinueHead, PolicyHead, TwoHotHead
 from reverie.nn.latents import CategoricalLatent
-from reverie.nn.layers import Initialiser
+from reverie.nn.layers import Initialiser, NetworkStyle
 from reverie.optim.grouped_adam import AdamGroup, GroupedAdam
 from reverie.spaces import Interface
 
@@ -30,12 +30,12 @@ class Size(NamedTuple):
 
 
 SIZES = {
-    "nano": Size(128, 64, 4, 1),
-    "xs": Size(256, 256, 24, 1),
-    "s": Size(512, 512, 32, 2),
-    "m": Size(1024, 640, 48, 3),
-    "l": Size(2048, 768, 64, 4),
-    "xl": Size(4096, 1024, 96, 5),
+    "nano": Size(deterministic=128, units=64, depth=4, layers=1),
+    "xs": Size(deterministic=256, units=256, depth=24, layers=1),
+    "s": Size(deterministic=512, units=512, depth=32, layers=2),
+    "m": Size(deterministic=1024, units=640, depth=48, layers=3),
+    "l": Size(deterministic=2048, units=768, depth=64, layers=4),
+    "xl": Size(deterministic=4096, units=1024, depth=96, layers=5),
 }
 """`nano` is ours, for small tasks on a CPU; the others are the paper's."""
 
@@ -134,55 +134,91 @@ class DreamerV3In2023Config(EvenSchedule):
 
     def build(self, interface: Interface) -> ImaginationAgent:
         """Composes the agent for an environment's observations and actions."""
-        deterministic, units, depth, layers = self.widths()
-        vector_units = self.vector_units or units
-        hidden = Initialiser("truncated_normal", "average")
-        output = Initialiser("uniform", "average")
-        zero = output.scaled(0)
+        sizes, parts = self.widths(), interface.observations
+        units, layers, vector_units = sizes.units, sizes.layers, self.vector_units or sizes.units
+        style = NetworkStyle(
+            norm="layer",
+            activation="silu",
+            kernel=Initialiser("truncated_normal", "average"),
+            output_kernel=Initialiser("uniform", "average"),
+        )
+
+        # encoder, sequence model, decoder, reward and continue predictors (section "World model learning")
+        encoder = Encoder(
+            parts,
+            depth=sizes.depth,
+            units=vector_units,
+            layers=self.vector_layers,
+            network="strided",
+            style=style,
+        )
         latent = CategoricalLatent(self.variables, self.classes, self.uniform_mix)
-        encoder = Encoder(interface.observations, depth, vector_units, self.vector_layers, "strided", hidden)
-        gru = NormGRU(deterministic, latent.width, interface.action_width, units, hidden)
-        rssm = RSSM(gru, latent, deterministic, encoder.outputs, units, 1, 1, "layer", True, hidden, output)
-        width = rssm.features
+        cell = NormGRU(
+            sizes.deterministic, stochastic=latent.width, action=interface.action_width, hidden=units, style=style
+        )
+        rssm = RSSM(
+            cell,
+            latent,
+            deterministic=sizes.deterministic,
+            tokens=encoder.outputs,
+            hidden=units,
+            prior_layers=1,
+            posterior_layers=1,
+            style=style,
+            learned_initial=True,
+        )
         decoder = Decoder(
-            interface.observations,
-            deterministic,
-            latent.width,
-            depth,
-            vector_units,
-            self.vector_layers,
-            1,
-            "strided",
-            hidden,
-            output,
+            parts,
+            deterministic=sizes.deterministic,
+            stochastic=latent.width,
+            depth=sizes.depth,
+            units=vector_units,
+            layers=self.vector_layers,
+            blocks=1,
+            network="strided",
+            style=style,
         )
-        scales = WorldModelScales(self.dynamics_scale, self.representation_scale, self.free_nats)
-        reward = TwoHotHead(width, units, layers, "symlog", "layer", hidden, zero)
-        continuation = ContinueHead(width, units, layers, "layer", hidden, output)
-        actor = PolicyHead(width, interface.actions, units, layers, "layer", hidden, output, self.uniform_mix)
-        critic = TwoHotHead(width, units, layers, "symlog", "layer", hidden, zero)
+        features, zero = rssm.features, style.with_output(0)
+        world_model = WorldModel(
+            encoder,
+            rssm,
+            decoder,
+            reward=TwoHotHead(features, units=units, layers=layers, spacing="symlog", style=zero),
+            continuation=ContinueHead(features, units=units, layers=layers, style=style),
+            scales=WorldModelScales(
+                dynamics=self.dynamics_scale, representation=self.representation_scale, free_nats=self.free_nats
+            ),
+        )
+
+        # actor and critic (sections "Critic learning" and "Actor learning")
         continuous = all(part.kind == "continuous" for part in interface.actions)
-        settings = ActorCriticSettings(
-            self.horizon,
-            1 - 1 / self.discount_horizon,
-            mix=self.return_mix,
-            entropy=self.entropy,
-            estimator="dynamics" if continuous else "reinforce",
-            start_continue="true",
-            continue_value="mode",
-            slow_rate=self.slow_critic_rate,
-            slow_weight=self.slow_critic_weight,
-            replay_value=0.0,
+        behavior = ActorCritic(
+            actor=PolicyHead(
+                features, interface.actions, units=units, layers=layers, style=style, uniform_mix=self.uniform_mix
+            ),
+            critic=TwoHotHead(features, units=units, layers=layers, spacing="symlog", style=zero),
+            settings=ActorCriticSettings(
+                horizon=self.horizon,
+                discount=1 - 1 / self.discount_horizon,
+                mix=self.return_mix,
+                entropy=self.entropy,
+                estimator="dynamics" if continuous else "reinforce",
+                start_continue="true",
+                continue_value="mode",
+                slow_rate=self.slow_critic_rate,
+                slow_weight=self.slow_critic_weight,
+                replay_value=0.0,
+            ),
         )
-        model = WorldModel(encoder, rssm, decoder, reward, continuation, scales)
-        return ImaginationAgent(interface, model, ActorCritic(actor, critic, settings), replay_context=0)
+        return ImaginationAgent(interface, world_model, behavior, replay_context=0)
 
     def build_optimizer(self, agent: ImaginationAgent) -> GroupedAdam:
         """Three Adams, for world model, actor and critic; call when the agent is on its device."""
-        behavior = AdamGroup(self.behavior_learning_rate, 1e-5, 100.0)
+        world_model = AdamGroup(rate=self.model_learning_rate, epsilon=1e-8, clip=1000.0)
+        behavior = AdamGroup(rate=self.behavior_learning_rate, epsilon=1e-5, clip=100.0)
         return GroupedAdam(
             {
-                "world_model": (agent.world_model.parameters(), AdamGroup(self.model_learning_rate, 1e-8, 1000.0)),
+                "world_model": (agent.world_model.parameters(), world_model),
                 **{name: (network.parameters(), behavior) for name, network in agent.behavior.networks().items()},
             }
         )

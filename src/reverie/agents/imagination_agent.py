@@ -141,7 +141,7 @@ class ImaginationAgent(nn.Module):
         Returns:
             Flat actions float32 [E, A], and the state for the next call.
         """
-        latent = self.watch(observation, is_first, state, deterministic)
+        latent = self.watch(observation, is_first, state=state, deterministic=deterministic)
         if purpose in ("random", "held"):
             action = random_action(self.interface.actions, latent.count, latent.device)
             if purpose == "held" and state is not None:
@@ -165,7 +165,7 @@ class ImaginationAgent(nn.Module):
         seen = self.world_model.prepare(observation, deterministic)
         batch = {name: value.unsqueeze(1) for name, value in seen.items()} | {"is_first": is_first.unsqueeze(1)}
         states, _ = self.world_model.observe(
-            batch, state.action.unsqueeze(1), state.latent, self.compute_dtype, deterministic
+            batch, state.action.unsqueeze(1), state.latent, dtype=self.compute_dtype, deterministic=deterministic
         )
         return states.at(0)
 
@@ -197,7 +197,9 @@ class ImaginationAgent(nn.Module):
             is_first = torch.cat([torch.ones_like(batch["is_first"][:, :1]), batch["is_first"][:, 1:]], 1)
             batch = {**batch, "is_first": is_first}
         batch = self.world_model.prepare(batch, deterministic)
-        states, logits = self.world_model.observe(batch, previous_action, state, dtype, deterministic)
+        states, logits = self.world_model.observe(
+            batch, previous_action, state, dtype=dtype, deterministic=deterministic
+        )
         return dict(batch), states, logits
 
     def imagine(self, start: LatentState, deterministic: bool = False) -> Rollout:
@@ -220,7 +222,7 @@ class ImaginationAgent(nn.Module):
             batch, states, posterior_logits = self.observe(batch, deterministic)
         with record_function(PHASE + "world model loss"):
             terms, metrics = self.world_model.loss(batch, states, posterior_logits)
-        more_terms, more_metrics = self.behavior.learn(self.world_model, states, batch, deterministic)
+        more_terms, more_metrics = self.behavior.learn(self.world_model, states, batch, deterministic=deterministic)
         return terms | more_terms, metrics | more_metrics, states
 
     def update(self, batch: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

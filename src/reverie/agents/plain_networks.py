@@ -21,7 +21,7 @@ from reverie.nn.decoders import Decoder
 from reverie.nn.encoders import Encoder
 from reverie.nn.heads import ContinueHead, NormalHead, PolicyHead
 from reverie.nn.latents import Latent
-from reverie.nn.layers import GLOROT, Activation
+from reverie.nn.layers import Activation, NetworkStyle, plain_style
 from reverie.nn.policies import Continuous
 from reverie.optim.grouped_adam import AdamGroup, GroupedAdam
 from reverie.spaces import Interface
@@ -48,12 +48,19 @@ class PlainNetworks:
     activation: Activation
     image_activation: Activation
 
+    @property
+    def style(self) -> NetworkStyle:
+        """Of all layers but the convolutions; cells are given the same."""
+        return plain_style(self.activation)
+
     def world_model(
         self,
         interface: Interface,
         cell: Cell,
         latent: Latent,
-        widths: tuple[int, int],
+        *,
+        deterministic: int,
+        hidden: int,
         reward_layers: int,
         continue_layers: int | None,
         scales: WorldModelScales,
@@ -66,7 +73,8 @@ class PlainNetworks:
             interface: observation and action parts.
             cell: computes the next h.
             latent: kind of z.
-            widths: D, and the units of the prior and posterior networks.
+            deterministic: D.
+            hidden: units of the prior and posterior networks.
             reward_layers: hidden layers of the reward head.
             continue_layers: those of the continue head; None for no such head.
             scales: weights of the loss terms.
@@ -76,40 +84,53 @@ class PlainNetworks:
         Raises:
             ConfigError: images that are not 64x64.
         """
-        deterministic, hidden = widths
-        parts, sizes = interface.observations, (self.depth, self.vector_units, self.vector_layers)
-        activations = (self.activation, self.image_activation)
-        encoder = Encoder(parts, *sizes, "unpadded", GLOROT, *activations, vectors="raw")
+        parts, style, image_style = interface.observations, self.style, plain_style(self.image_activation)
+        encoder = Encoder(
+            parts,
+            depth=self.depth,
+            units=self.vector_units,
+            layers=self.vector_layers,
+            network="unpadded",
+            style=style,
+            image_style=image_style,
+            vectors="raw",
+        )
         rssm = RSSM(
             cell,
             latent,
-            deterministic,
-            encoder.outputs,
-            hidden,
-            1 if cell.remembers else 0,
-            1,
-            "none",
-            False,
-            GLOROT,
-            GLOROT,
-            self.activation,
+            deterministic=deterministic,
+            tokens=encoder.outputs,
+            hidden=hidden,
+            prior_layers=1 if cell.remembers else 0,
+            posterior_layers=1,
+            style=style,
         )
-        seen = deterministic if cell.remembers else 0
         decoder = Decoder(
-            parts, seen, latent.width, *sizes, 1, "unpadded", GLOROT, GLOROT, *activations, vectors="raw", square=0.5
+            parts,
+            deterministic=deterministic if cell.remembers else 0,
+            stochastic=latent.width,
+            depth=self.depth,
+            units=self.vector_units,
+            layers=self.vector_layers,
+            blocks=1,
+            network="unpadded",
+            style=style,
+            image_style=image_style,
+            vectors="raw",
+            square=0.5,
         )
         features, contrast, continuation = rssm.features, None, None
         if representation == "contrastive":
-            contrast = ContrastiveHead(encoder.outputs, features, self.units, 3, self.activation, GLOROT)
+            contrast = ContrastiveHead(encoder.outputs, features, units=self.units, layers=3, style=style)
         if continue_layers is not None:
-            continuation = ContinueHead(features, self.units, continue_layers, "none", GLOROT, GLOROT, self.activation)
+            continuation = ContinueHead(features, units=self.units, layers=continue_layers, style=style)
         return WorldModel(
             encoder,
             rssm,
             decoder,
-            self.scalar(features, reward_layers),
-            continuation,
-            scales,
+            reward=self.scalar(features, reward_layers),
+            continuation=continuation,
+            scales=scales,
             decoder_teaches=representation == "reconstruction",
             contrast=contrast,
             **options,
@@ -117,16 +138,23 @@ class PlainNetworks:
 
     def scalar(self, features: int, layers: int) -> NormalHead:
         """A head for rewards or values."""
-        return NormalHead(features, self.units, layers, self.activation, GLOROT)
+        return NormalHead(features, units=self.units, layers=layers, style=self.style)
 
-    def policy(self, features: int, layers: int, interface: Interface, continuous: Continuous) -> PolicyHead:
+    def policy(self, features: int, layers: int, *, interface: Interface, continuous: Continuous) -> PolicyHead:
         """An actor."""
-        parts, units = interface.actions, self.units
-        return PolicyHead(features, parts, units, layers, "none", GLOROT, GLOROT, 0.0, continuous, self.activation)
+        return PolicyHead(
+            features,
+            interface.actions,
+            units=self.units,
+            layers=layers,
+            style=self.style,
+            uniform_mix=0.0,
+            continuous=continuous,
+        )
 
 
 def separate_adams(
-    agent: ImaginationAgent, rates: Mapping[str, float], epsilon: float, clip: float, decay: float = 0.0
+    agent: ImaginationAgent, rates: Mapping[str, float], *, epsilon: float, clip: float, decay: float = 0.0
 ) -> GroupedAdam:
     """An Adam for the world model and for each network of the behaviour, with epsilon where TensorFlow has it.
 
@@ -139,6 +167,7 @@ def separate_adams(
     """
     parts: dict[str, nn.Module] = {"world_model": agent.world_model, **agent.behavior.networks()}
     settings = {
-        name: AdamGroup(rate, epsilon, clip, decay, epsilon_before_correction=True) for name, rate in rates.items()
+        name: AdamGroup(rate=rate, epsilon=epsilon, clip=clip, decay=decay, epsilon_before_correction=True)
+        for name, rate in rates.items()
     }
     return GroupedAdam({name: (part.parameters(), settings[name]) for name, part in parts.items()})

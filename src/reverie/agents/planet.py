@@ -17,7 +17,6 @@ from reverie.behaviors.planning import Planning
 from reverie.models.world_model import WorldModelScales
 from reverie.nn.cells import Cell, ClassicGRU, Memoryless
 from reverie.nn.latents import GaussianLatent
-from reverie.nn.layers import GLOROT
 from reverie.optim.grouped_adam import AdamGroup, GroupedAdam
 from reverie.spaces import Interface
 
@@ -151,38 +150,60 @@ class PlaNetConfig:
         Raises:
             ConfigError: images that are not 64x64, or a search that cannot work.
         """
-        sizes = (self.depth, self.reward_units, self.vector_units, self.vector_layers)
+        networks = PlainNetworks(
+            depth=self.depth,
+            units=self.reward_units,
+            vector_units=self.vector_units,
+            vector_layers=self.vector_layers,
+            activation="relu",
+            image_activation="relu",
+        )
         latent = GaussianLatent(
             self.variables, least=self.least_deviation, mean_only=self.transition == "deterministic"
         )
-        width, fan = self.deterministic, (latent.width, interface.action_width, self.hidden)
-        cell: Cell = ClassicGRU(width, *fan, GLOROT, "relu")
+        inputs: dict[str, Any] = {"stochastic": latent.width, "action": interface.action_width}
+        inputs |= {"hidden": self.hidden, "style": networks.style}
+        width = self.deterministic
+        cell: Cell = ClassicGRU(width, **inputs)
         if self.transition == "stochastic":
-            cell, width = Memoryless(*fan, GLOROT, "relu"), self.hidden
+            cell, width = Memoryless(**inputs), self.hidden
         scales = WorldModelScales(
-            self.kl_scale,
-            self.kl_scale,
-            self.free_nats,
+            dynamics=self.kl_scale,
+            representation=self.kl_scale,
+            free_nats=self.free_nats,
             reward=self.reward_scale,
             overshooting=self.overshooting_scale,
             distance=self.overshooting_distance,
             global_prior=self.global_prior_scale,
         )
-        model = PlainNetworks(*sizes, activation="relu", image_activation="relu").world_model(
+        model = networks.world_model(
             interface,
             cell,
             latent,
-            widths=(width, self.hidden),
+            deterministic=width,
+            hidden=self.hidden,
             reward_layers=self.reward_layers,
             continue_layers=self.reward_layers if self.continuation else None,
             scales=scales,
             image_bits=self.image_bits,
         )
-        planner = CrossEntropyPlanner(self.horizon, self.candidates, self.iterations, self.elites, self.clip_candidates)
-        exploration = Exploration(interface.actions, self.action_noise, self.epsilon)
-        return ImaginationAgent(interface, model, Planning(interface.actions, planner), 0, exploration)
+        planner = CrossEntropyPlanner(
+            horizon=self.horizon,
+            candidates=self.candidates,
+            iterations=self.iterations,
+            elites=self.elites,
+            clip=self.clip_candidates,
+        )
+        behavior = Planning(interface.actions, planner)
+        exploration = Exploration(interface.actions, noise=self.action_noise, epsilon=self.epsilon)
+        return ImaginationAgent(interface, model, behavior, replay_context=0, exploration=exploration)
 
     def build_optimizer(self, agent: ImaginationAgent) -> GroupedAdam:
         """One Adam, with epsilon where TensorFlow has it; call when the agent is on its device."""
-        group = AdamGroup(self.learning_rate, self.adam_epsilon, self.gradient_clip, epsilon_before_correction=True)
+        group = AdamGroup(
+            rate=self.learning_rate,
+            epsilon=self.adam_epsilon,
+            clip=self.gradient_clip,
+            epsilon_before_correction=True,
+        )
         return GroupedAdam({"world_model": (agent.world_model.parameters(), group)})

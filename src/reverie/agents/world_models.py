@@ -153,19 +153,25 @@ class WorldModelsConfig:
         memory = MixtureRNN(
             self.latent,
             interface.action_width,
-            self.memory_units,
-            self.mixtures,
+            hidden=self.memory_units,
+            mixtures=self.mixtures,
             restart_input=self.end_head,
             restart_head=self.end_head,
             reward_head=self.living_reward is None,
             action_head=self.action_head,
         )
-        model = VisionMemory(ConvVAE(self.latent), memory, shown[0][0], self.living_reward, self.controller_reads)
+        model = VisionMemory(
+            ConvVAE(self.latent),
+            memory,
+            name=shown[0][0],
+            living_reward=self.living_reward,
+            reads=self.controller_reads,
+        )
         actions = interface.action_width
         controller: Controller = HiddenController(model.features, actions)
         if self.controller == "linear":
             controller = LinearController(model.features, actions, self.controller_bias)
-        return WorldModelsAgent(model, controller, interface, min(MOST_STARTS, self.collect_episodes))
+        return WorldModelsAgent(model, controller, interface, starts=min(MOST_STARTS, self.collect_episodes))
 
 
 @dataclass

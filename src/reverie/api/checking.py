@@ -59,7 +59,13 @@ def check(
         if action_repeat is None:
             action_repeat = paper_repeat(agent, environment)
         environment = EnvironmentSource(
-            environment, pixels, image_size, action_repeat, time_limit, parts=parts or {}, ignore=ignore
+            environment,
+            pixels,
+            image_size,
+            action_repeat=action_repeat,
+            time_limit=time_limit,
+            parts=parts or {},
+            ignore=ignore,
         )
     return check_environment(
         environment,

@@ -6,6 +6,7 @@ import contextlib
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -98,12 +99,11 @@ class Learner:
             self.source = environment
         else:
             if isinstance(environment, str):
-                environment, preset = recipe(self.agent_name, environment, preset, choose_device(device).type)
+                environment, preset = recipe(self.agent_name, environment, preset, device=choose_device(device).type)
             if action_repeat is None:
                 action_repeat = paper_repeat(self.agent_name, environment)
-            self.source = EnvironmentSource(
-                environment, pixels, image_size, action_repeat, time_limit, parts=parts or {}, ignore=ignore
-            )
+            wanted = partial(EnvironmentSource, action_repeat=action_repeat, time_limit=time_limit, ignore=ignore)
+            self.source = wanted(environment, pixels, image_size, parts=parts or {})
         self._device = choose_device(device)
         own = field_names(self.settings_class)
         self._chosen = agent_settings(self.agent_name, settings, own)
@@ -113,7 +113,7 @@ class Learner:
         )  # slips are said before an environment is made
         self.translator = self.source.translator()
         self.interface = self.translator.interface
-        folder = Path(run) if run else default_path(self.source.name, self.agent_name, seed, self.source.code)
+        folder = Path(run) if run else default_path(self.source.name, self.agent_name, seed, code=self.source.code)
         self.run_folder = folder.absolute()  # an environment may change the working directory
         self._may_change = run is not None if change is None else change
         self._run_settings = {key: value for key, value in settings.items() if key in own}
@@ -132,7 +132,7 @@ class Learner:
     def _settle(self, stored: StoredRun | None) -> None:
         """Fills in the settings that nobody chose: those of a run that is there, else those of the preset."""
         name, own = self.agent_name, field_names(self.settings_class)
-        self.preset, values = run_defaults(name, self._asked, self._usual, stored, self.interface)
+        self.preset, values = run_defaults(name, self._asked, self._usual, stored=stored, interface=self.interface)
         if self.source.kind == "object":
             values["num_envs"] = 1
         self._settings = {key: value for key, value in values.items() if key in own} | self._run_settings
@@ -214,7 +214,7 @@ class Learner:
             self.config,
             settings,
             self._source_of_run(),
-            self.run_folder,
+            path=self.run_folder,
             visible=progress,
             preset=self.preset,
             change=self._may_change,
@@ -293,7 +293,7 @@ class Learner:
             return self._play(episodes, seed, deterministic=deterministic, **options)
         updates = "" if self._updates is None else f", {self._updates:,} updates"
         title = f"{self.agent_name} on {self.source.name}{updates}"
-        with contextlib.closing(audience_of(video, self.adapter, title, fps)) as audience:
+        with contextlib.closing(audience_of(video, self.adapter, title, fps=fps)) as audience:
             result = self._play(episodes, seed, deterministic=deterministic, audience=audience, **options)
             audience.save()
         return result
@@ -303,9 +303,9 @@ class Learner:
         if self._lanes() == 1:
             self.close()  # perhaps there may be only one simulator at a time
         else:
-            self._vectorization = evaluation.settle_vectorization(self._vectorization, self.source, episodes, seed)
+            self._vectorization = evaluation.settle_vectorization(self._vectorization, self.source, episodes, seed=seed)
         options |= {"vectorization": self._vectorization, "longest": self._longest_episode, "num_envs": self._lanes()}
-        return evaluation.evaluate(self.agent, self.source, episodes, seed, **options)
+        return evaluation.evaluate(self.agent, self.source, episodes, seed=seed, **options)
 
     def predict(
         self,
@@ -345,7 +345,7 @@ class Learner:
             )
         begins = np.broadcast_to(state is None if episode_start is None else episode_start, lanes).astype(np.bool_)
         is_first = torch.from_numpy(begins.copy()).to(device)
-        action, state = self.agent.act(to_tensors(parts, device), is_first, state, deterministic)
+        action, state = self.agent.act(to_tensors(parts, device), is_first, state, deterministic=deterministic)
         decoded = [self.translator.decode_action(flat) for flat in action.float().cpu().numpy()]
         return decoded[0] if count is None else join_batch(self.translator.environment.action_space, decoded), state
 
@@ -375,25 +375,21 @@ class Learner:
         with torch.no_grad():
             if actions is None:
                 first = torch.ones(count, dtype=torch.bool, device=device)
-                _, state = self.agent.act(tensors, first, None, deterministic)
+                _, state = self.agent.act(tensors, first, deterministic=deterministic)
                 return model.feature(state.latent).float().cpu().numpy()
             taken = encode_actions(self.translator, actions, count)
             features, state = [], None
             for t, flat in enumerate(taken):
                 now = {name: value[t : t + 1] for name, value in tensors.items()}
-                _, state = self.agent.act(now, torch.tensor([t == 0], device=device), state, deterministic)
+                opens = torch.tensor([t == 0], device=device)
+                _, state = self.agent.act(now, opens, state, deterministic=deterministic)
                 features.append(model.feature(state.latent))
                 state.action = torch.from_numpy(flat[None]).to(device)
             return torch.cat(features).float().cpu().numpy()
 
     @checked_arguments
     def dream(
-        self,
-        length: int = 50,
-        sequences: int = 6,
-        *,
-        seed: int = 0,
-        watch: Callable[[Playing], None] | None = None,
+        self, length: int = 50, sequences: int = 6, *, seed: int = 0, watch: Callable[[Playing], None] | None = None
     ) -> OpenLoop:
         """Plays the beginnings of episodes, shows the world model their first half and lets it imagine the rest.
 
@@ -452,7 +448,9 @@ class Learner:
         self._check_trained()
         states = self._starts(starts, context, seed)
         lanes = 1 if num_envs is None else num_envs
-        dream = Dream(self.agent.world_model, states, lanes, temperature, most_likely, draw_ends)
+        dream = Dream(
+            self.agent.world_model, states, lanes, temperature=temperature, most_likely=most_likely, draw_ends=draw_ends
+        )
         kind = DreamEnv if num_envs is None else DreamVectorEnv
         adapter = self.translator if render_mode is None else self.adapter
         return kind(dream, adapter, horizon=horizon, observation=observation, render_mode=render_mode)
@@ -467,7 +465,9 @@ class Learner:
 
     def _starts(self, count: int, context: int, seed: int) -> Any:
         """States in which dreams begin, [N, ...]."""
-        return collect_starts(self.agent, self.source, count, context, seed, self._vectorization)
+        return collect_starts(
+            self.agent, self.source, count, context=context, seed=seed, vectorization=self._vectorization
+        )
 
     @checked_arguments
     def save(self, folder: str | Path) -> None:

@@ -68,7 +68,7 @@ class WorldModels(Learner):
         self.close()
         settings = PipelineSettings(**self._settings)
         source = self._source_of_run()
-        training = WorldModelsTraining(self.config, settings, source, self.run_folder, visible=progress)
+        training = WorldModelsTraining(self.config, settings, source, path=self.run_folder, visible=progress)
         try:
             complete = training.run()
         finally:

@@ -78,14 +78,16 @@ class ActorCritic(ImaginedPolicy):
         discount = continuation * settings.discount
         if settings.reward_of == "next":
             weight = (discount.cumprod(1) / settings.discount)[:, :-1].detach()
-            returns = lambda_return(reward, discount[:, 1:], value[:, 1:], settings.mix)
+            returns = lambda_return(reward, discount[:, 1:], value[:, 1:], mix=settings.mix)
             judged, judged_weight = returns, weight
         else:
             start = torch.ones_like(discount[:, :1]) if settings.keep_start else going_on.view(-1, 1)
             weight = torch.cat([start, discount[:, first:-2]], 1).cumprod(1).detach()
-            returns = state_returns(reward, discount[:, first:], value[:, first:], settings.mix)
+            returns = state_returns(reward, discount[:, first:], value[:, first:], mix=settings.mix)
             judged, judged_weight = (returns[:, 1:], weight[:, :-1]) if settings.keep_start else (returns, weight)
-        policy_loss, metrics = self._policy_loss(rollout, judged, judged_weight, value, returns)
+        policy_loss, metrics = self._policy_loss(
+            rollout, judged=judged, weight=judged_weight, value=value, returns=returns
+        )
         value_loss = weight * self._value_loss(value_logits, returns.T, feature[first:-1]).T
         terms = {"policy": policy_loss.mean(1).view(batch_shape), "value": value_loss.mean(1).view(batch_shape)}
         with torch.no_grad():
@@ -181,7 +183,7 @@ class ActorCritic(ImaginedPolicy):
         last, terminal = batch["is_last"][:, 1:].float(), batch["is_terminal"][:, 1:].float()
         discount = self.settings.replay_discount * (1 - terminal)
         mix = self.settings.mix * (1 - last)
-        returns = lambda_return(batch["reward"][:, 1:], discount, start_returns[:, 1:], mix)
+        returns = lambda_return(batch["reward"][:, 1:], discount, start_returns[:, 1:], mix=mix)
         logits = self.critic(feature[:, :-1])
         return (~batch["is_last"][:, :-1]).float() * self._value_loss(logits, returns, feature[:, :-1])
 

@@ -66,8 +66,8 @@ class LinearController:
         Raises:
             ConfigError: a shape differs.
         """
-        _check(parameters, inputs, self.count, self.features)
-        return _tanh_layer(parameters.to(inputs.dtype), inputs, self.actions, self.bias)
+        _check(parameters, inputs, count=self.count, features=self.features)
+        return _tanh_layer(parameters.to(inputs.dtype), inputs, self.actions, bias=self.bias)
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class HiddenController:
         Raises:
             ConfigError: a shape differs.
         """
-        _check(parameters, inputs, self.count, self.features)
+        _check(parameters, inputs, count=self.count, features=self.features)
         first, second = parameters.to(inputs.dtype).tensor_split([(self.features + 1) * self.hidden], -1)
         return _tanh_layer(second, _tanh_layer(first, inputs, self.hidden), self.actions)
 

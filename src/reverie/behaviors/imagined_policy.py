@@ -105,7 +105,7 @@ class ImaginedPolicy(Behavior):
         with record_function(PHASE + "imagine"):
             rollout = self.imagine(world_model, states.flatten(), deterministic)
         with record_function(PHASE + "behavior loss"):
-            return self.judge(world_model, rollout, states, batch)
+            return self.judge(world_model, rollout, states=states, batch=batch)
 
     @abstractmethod
     def judge(
@@ -137,7 +137,9 @@ class ImaginedPolicy(Behavior):
             return actions[-1]
 
         with frozen(world_model), torch.set_grad_enabled(through_dynamics):
-            states = world_model.rssm.imagine(policy, start.detach(), self.settings.horizon, deterministic)
+            states = world_model.rssm.imagine(
+                policy, start.detach(), self.settings.horizon, deterministic=deterministic
+            )
             features.append(states[-1].feature)
             imagined = torch.stack(features), torch.stack(actions)
         return Rollout(*imagined, torch.stack(parameters))
@@ -158,7 +160,7 @@ class ActorOnly(ImaginedPolicy):
         with frozen(world_model):
             reward = world_model.predict_reward(rollout.features[1:]).T
             discount = world_model.predict_continue(rollout.features[1:]).T * self.settings.discount
-            returns = lambda_return(reward, discount, torch.zeros_like(reward), 1.0)
+            returns = lambda_return(reward, discount, torch.zeros_like(reward), mix=1.0)
         terms = {"policy": -going_on * returns.mean(1).view_as(going_on)}
         with torch.no_grad():
             metrics = {

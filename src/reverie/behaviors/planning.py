@@ -49,7 +49,9 @@ class Planning(Behavior):
         """See `Behavior`: the plan, carried out in the world model."""
         actions = self._search(world_model, start, deterministic).transpose(0, 1)
         steps = actions.shape[0]
-        states = world_model.rssm.imagine(lambda feature, step: actions[step], start, steps, deterministic)
+        states = world_model.rssm.imagine(
+            lambda feature, step: actions[step], start, steps, deterministic=deterministic
+        )
         return Rollout(torch.stack([state.feature for state in states]), actions, actions[..., :0])
 
     def learn(
@@ -63,7 +65,8 @@ class Planning(Behavior):
 
         def score(candidates: Tensor) -> Tensor:
             actions = self.executable(candidates).flatten(0, 1)
-            return imagined_return(world_model, begin, actions, most_likely).view(candidates.shape[:2])
+            returns = imagined_return(world_model, begin, actions, most_likely=most_likely)
+            return returns.view(candidates.shape[:2])
 
         begin = state.repeat(self.planner.candidates)
         width = sum(part.width for part in self.parts)

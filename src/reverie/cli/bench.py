@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
     if agent in PIPELINES:
         raise ConfigError(f"{agent} is trained in stages, which tell their speed themselves; choose another agent")
     config = make_config(agent, {"size": options.size} if options.size else {}, options.preset)
-    report = measure(config, options.observation, device, dtype, options.updates)
+    report = measure(config, options.observation, device, dtype=dtype, updates=options.updates)
     title = Text(f"one update, {agent}, {options.size or options.preset}, {options.observation}")
     table = Table("phase", "milliseconds", "share", title=title)
     total = sum(report.phases.values())

@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
         with display.busy("playing"):
             result = learner.dream(options.length, options.sequences, seed=options.seed, watch=display.watch)
         with display.busy("drawing"):
-            paths = save_open_loop(result, output, Scene.of_source(learner.source), title)
+            paths = save_open_loop(result, output, Scene.of_source(learner.source), title=title)
     for path in paths:
         print(path)
     return 0

@@ -60,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
     config_class(agent)
     options, source, path, preset = _read(agent, arguments[1:])
     check_config(options.agent)
-    return _train(options, source, path, preset)
+    return _train(options, source, path, preset=preset)
 
 
 def _usage(agents: list[str]) -> str:
@@ -96,21 +96,21 @@ def _read(agent: str, words: Sequence[str]) -> tuple[Any, EnvironmentSource, Pat
     asked, _ = _take_option("--preset", words)
     here = Path.cwd()  # making an environment may change it
     guess = asked or default_preset(choose_device().type)
-    options = _parse(agent, TrainSettings, preset_values(agent, guess), words)
+    options = _parse(agent, TrainSettings, preset_values(agent, guess), words=words)
     source = make_source(options.environment, agent, options.environment.quiet)
     adapter = source.make()
     adapter.close()
-    path = here / _run_path(options.environment, source, agent, options.settings.seed)
+    path = here / _run_path(options.environment, source, agent, seed=options.settings.seed)
     usual, origin = default_preset(choose_device(options.settings.device).type), options.environment.origin
     stored = stored_run(path, agent) or (stored_run(origin, agent) if origin else None)
-    preset, values = run_defaults(agent, asked, usual, stored, adapter.interface)
-    return _parse(agent, TrainSettings, values, words), source, path, preset
+    preset, values = run_defaults(agent, asked, usual, stored=stored, interface=adapter.interface)
+    return _parse(agent, TrainSettings, values, words=words), source, path, preset
 
 
 def _run_path(environment: RunOptions, source: EnvironmentSource, agent: str, seed: int) -> Path:
     from reverie.training.run_folder import default_path
 
-    return environment.run or default_path(source.name, agent, seed, source.code)
+    return environment.run or default_path(source.name, agent, seed, code=source.code)
 
 
 def _parse(agent: str, settings: type[Any], values: dict[str, Any], words: Sequence[str]) -> Any:
@@ -134,7 +134,7 @@ def _recipe(agent: str, arguments: Sequence[str]) -> tuple[str, list[str]]:
     environment, others = _take_option("--env", words)
     if environment is None:
         return asked or default_preset(device), words
-    seen, preset = recipe(agent, environment, asked, device)
+    seen, preset = recipe(agent, environment, asked, device=device)
     if (seen, preset) != (environment, asked) and "--quiet" not in words:
         print(f"recipe            {environment}: --env {seen} --preset {preset}")
     return preset or default_preset(device), ["--env", seen, *others]
@@ -165,8 +165,8 @@ def _train(options: Any, source: EnvironmentSource, path: Path, preset: str) -> 
         options.agent,
         options.settings,
         source,
-        path,
-        environment.checkpoint,
+        path=path,
+        checkpoint=environment.checkpoint,
         visible=not environment.quiet,
         preset=preset,
         change=environment.change,
@@ -198,15 +198,15 @@ def _train_in_stages(agent: str, words: Sequence[str]) -> int:
     from reverie.training.run_folder import shown
 
     preset, words = _recipe(agent, words)
-    options = _parse(agent, PipelineSettings, preset_values(agent, preset), words)
+    options = _parse(agent, PipelineSettings, preset_values(agent, preset), words=words)
     environment, settings, config = options.environment, options.settings, options.agent
     if environment.checkpoint is not None:
         raise ConfigError(f"{config.name} continues from its newest files only; drop --checkpoint")
     if environment.change or environment.origin is not None:
         raise ConfigError(f"{config.name} takes parts of other runs by --reuse and --vision; drop --from and --change")
     source = make_source(environment, agent, environment.quiet)
-    path = Path.cwd() / _run_path(environment, source, agent, settings.seed)
-    training = WorldModelsTraining(config, settings, source, path, visible=not environment.quiet)
+    path = Path.cwd() / _run_path(environment, source, agent, seed=settings.seed)
+    training = WorldModelsTraining(config, settings, source, path=path, visible=not environment.quiet)
     try:
         complete = training.run()
     finally:

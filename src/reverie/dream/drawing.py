@@ -55,9 +55,9 @@ class OpenLoop:
             {name: value[:count] for name, value in self.truth.items()},
             {name: value[:count] for name, value in self.model.items()},
             (self.reward[0][:count], self.reward[1][:count]),
-            (self.going_on[0][:count], self.going_on[1][:count]),
-            self.context,
-            None if self.actions is None else self.actions[:count],
+            going_on=(self.going_on[0][:count], self.going_on[1][:count]),
+            context=self.context,
+            actions=None if self.actions is None else self.actions[:count],
         )
 
 
@@ -111,7 +111,14 @@ class Drawing:
         labels = [name for part in self._numbers for name in entry_names(part, result.truth[part].shape[-1], names)]
         actions = self._action_rows()
         return comparison_board(
-            truth, model, result.context, labels, result.reward, result.going_on, actions, self.title
+            truth,
+            model,
+            result.context,
+            names=labels,
+            reward=result.reward,
+            continues=result.going_on,
+            actions=actions,
+            title=self.title,
         )
 
     def narrow(self, columns: int) -> np.ndarray:
@@ -147,7 +154,7 @@ class Drawing:
         result, actions = self.result, self._action_rows()
         left = MARGIN if actions else LABEL_WIDTH
         videos = [
-            comparison_frames(result.truth[name], result.model[name], result.context, _BORDER, left)
+            comparison_frames(result.truth[name], result.model[name], result.context, border=_BORDER, left=left)
             for name in self._images
         ]
         if actions:
@@ -166,7 +173,7 @@ class Drawing:
             "dream": self._rendered(result.model[part], shown),
         }
         return with_title(
-            image_grid(rows, result.context, _BORDER, _REALITY_WIDTH, shown=shown, steps=self._steps), self.title
+            image_grid(rows, result.context, _BORDER, left=_REALITY_WIDTH, shown=shown, steps=self._steps), self.title
         )
 
     def _rendered(self, observations: np.ndarray, shown: np.ndarray) -> np.ndarray:

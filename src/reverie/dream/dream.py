@@ -96,7 +96,7 @@ class Dream(Generic[State]):
         with torch.random.fork_rng(self._devices):
             torch.manual_seed(int(self.random.integers(2**63 - 1)))
             self.state, reward, going_on = self.world_model.dream(
-                self.state, chosen, self.temperature, self.most_likely
+                self.state, chosen, self.temperature, most_likely=self.most_likely
             )
         probability = going_on.float().cpu().numpy()
         drawn = self.random.random(self.lanes) if self.draw_ends else np.full(self.lanes, self._least)
@@ -157,10 +157,10 @@ def collect_starts(
     devices = [agent.device] if agent.device.type == "cuda" else []
     lanes = 1 if source.kind == "object" else min(count, MOST_ENVIRONMENTS)
     found: list[Any] = []
-    with torch.random.fork_rng(devices), make_pool(source, lanes, seed, vectorization) as pool:
+    with torch.random.fork_rng(devices), make_pool(source, lanes, seed, vectorization=vectorization) as pool:
         torch.manual_seed(seed)
         for number in range(count + 10):
-            found.append(_begin_episodes(agent, pool, number, context))
+            found.append(_begin_episodes(agent, pool, number, context=context))
             if sum(state.count for state in found) >= count:
                 break
     if not any(state.count for state in found):

@@ -147,7 +147,7 @@ class DreamEnv(gymnasium.Env[Any, Any]):
     ) -> None:
         if dream.lanes != 1:
             raise ConfigError(f"a single environment dreams in one lane, got {dream.lanes}: use DreamVectorEnv")
-        self._translation = _Translation(dream, adapter, horizon, observation, render_mode)
+        self._translation = _Translation(dream, adapter, horizon, observation=observation, render_mode=render_mode)
         self.observation_space, self.action_space = self._translation.observation_space, self._translation.action_space
         self.render_mode = render_mode
 
@@ -205,7 +205,7 @@ class DreamVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         observation: DreamObservation = "decoded",
         render_mode: str | None = None,
     ) -> None:
-        self._translation = _Translation(dream, adapter, horizon, observation, render_mode)
+        self._translation = _Translation(dream, adapter, horizon, observation=observation, render_mode=render_mode)
         self.num_envs = dream.lanes
         self.single_observation_space = self._translation.observation_space
         self.single_action_space = self._translation.action_space

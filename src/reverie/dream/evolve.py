@@ -109,7 +109,9 @@ def evolve(
     for _ in range(generations):
         candidates = evolution.ask()
         parameters = torch.from_numpy(candidates).to(dream.starts.device, torch.float32)
-        returns = dreamed_returns(dream, controller, parameters, parts, rollouts, horizon).mean(1)
+        returns = dreamed_returns(dream, controller, parameters, parts=parts, rollouts=rollouts, horizon=horizon).mean(
+            1
+        )
         evolution.tell(candidates, returns)
         history.append(Generation(evolution.generation, float(returns.max()), float(returns.mean())))
         if progress:
@@ -144,7 +146,7 @@ class ControlledAgent:
         deterministic: bool = False,
     ) -> tuple[Tensor, PolicyState]:
         """Chooses an action for every environment, as `ImaginationAgent.act` does."""
-        latent = self.agent.watch(observation, is_first, state, deterministic)
+        latent = self.agent.watch(observation, is_first, state, deterministic=deterministic)
         outputs = self.controller(self.parameters, latent.feature.float().unsqueeze(0))[0]
         action = flat_actions(outputs, self.agent.interface.actions)
         return action, PolicyState(latent, action)

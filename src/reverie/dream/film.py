@@ -220,7 +220,7 @@ class Film:
             where = self._file.tell(), len(packed), pictures[e].shape
             self._file.write(packed)
             self._open.setdefault(e, []).append(
-                _Shot(*where, int(lengths[e]), float(steps.reward[e]), float(totals[e]))
+                _Shot(*where, step=int(lengths[e]), reward=float(steps.reward[e]), total=float(totals[e]))
             )
             self._recorded += 1
 
@@ -248,7 +248,7 @@ class Film:
         left, size = self._most, None
         for number, shots in enumerate(self._ended):
             for position, shot in enumerate(shots[:left], start=1):
-                words = caption(number, shot.step, shot.reward, shot.total)
+                words = caption(number, shot.step, shot.reward, total=shot.total)
                 frame = composed(self._picture(shot), self._title, words)
                 size = size or frame.shape
                 frame = frame if frame.shape == size else _fitted(frame, size)
@@ -312,7 +312,7 @@ class Window:
         """See `Audience`; waits until the frame is due."""
         import pygame
 
-        words = caption(self._number, int(lengths[0]), float(steps.reward[0]), float(totals[0]))
+        words = caption(self._number, int(lengths[0]), float(steps.reward[0]), total=float(totals[0]))
         frame = composed(self._pictures.of(pool, steps)[0], self._title, words)
         if self._screen is None:
             pygame.display.init()
@@ -363,4 +363,4 @@ def audience_of(video: str | Path, adapter: EnvironmentAdapter, title: str, fps:
     chosen = usual_fps(adapter) if fps is None else fps
     if str(video) == HUMAN:
         return Window(pictures, title, chosen)
-    return Film(Path(video), pictures, title, chosen)
+    return Film(Path(video), pictures, title, fps=chosen)

@@ -71,7 +71,7 @@ def predict_open_loop(
     previous = torch.cat([torch.zeros_like(batch["action"][:, :1]), batch["action"][:, :-1]], 1)
     seen = model.prepare({name: value[:, :context] for name, value in batch.items()})
     start = model.rssm.initial(previous.shape[0], agent.device, dtype)
-    observed, _ = model.observe(seen, previous[:, :context], start, dtype)
+    observed, _ = model.observe(seen, previous[:, :context], start, dtype=dtype)
     last = observed.at(-1)
     actions = batch["action"][:, context - 1 :]
     imagined = model.rssm.imagine(lambda feature, step: actions[:, step], last, steps - context)
@@ -83,9 +83,9 @@ def predict_open_loop(
         truth,
         {name: _as_shown(value, truth[name].dtype) for name, value in prediction.items()},
         (sequences["reward"], model.predict_reward(feature).cpu().numpy()),
-        (1.0 - sequences["is_terminal"], going_on.cpu().numpy()),
-        context,
-        sequences["action"],
+        going_on=(1.0 - sequences["is_terminal"], going_on.cpu().numpy()),
+        context=context,
+        actions=sequences["action"],
     )
 
 
@@ -117,9 +117,9 @@ def remember_open_loop(model: VisionMemory, sequences: dict[str, np.ndarray], co
         {model.name: sequences[model.name]},
         {model.name: torch.stack(drawn, 1).cpu().numpy()},
         (sequences["reward"], torch.stack(rewards, 1).cpu().numpy()),
-        (1.0 - sequences["is_terminal"], torch.stack(going_on, 1).cpu().numpy()),
-        context,
-        sequences["action"],
+        going_on=(1.0 - sequences["is_terminal"], torch.stack(going_on, 1).cpu().numpy()),
+        context=context,
+        actions=sequences["action"],
     )
 
 

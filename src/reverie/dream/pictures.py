@@ -48,7 +48,7 @@ def comparison_frames(
     _check_images(truth, model, context)
     truth, model = as_rgb(truth), as_rgb(model)
     error = ((model.astype(np.int16) - truth.astype(np.int16) + 255) // 2).astype(np.uint8)
-    return image_grid({"truth": truth, "model": model, "error": error}, context, border, left)
+    return image_grid({"truth": truth, "model": model, "error": error}, context, border, left=left)
 
 
 def image_grid(
@@ -95,7 +95,7 @@ def image_grid(
             enlarged = images[column].repeat(factor, axis=1).repeat(factor, axis=2) if factor > 1 else images[column]
             cell[:, border : cell_height - border, border : cell_width - border] = enlarged
     for frame, step in zip(frames, numbers.tolist(), strict=True):
-        _draw_header(frame, step, steps or count, context, left)
+        _draw_header(frame, step, steps or count, context=context, left=left)
     return frames
 
 
@@ -184,7 +184,7 @@ def comparison_board(
     rows += [replace(row, truth=row.truth[:columns]) for row in actions if row.truth is not None]
     note = f"{dimensions} of {size} dimensions, {columns} of {batch} sequences"
     shown = note if size > dimensions or batch > columns else ""
-    return Board(rows, context, title, [f"sequence {column + 1}" for column in range(columns)], shown)
+    return Board(rows, context, title, headings=[f"sequence {column + 1}" for column in range(columns)], note=shown)
 
 
 def comparison_plot(
@@ -196,7 +196,7 @@ def comparison_plot(
     continues: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> np.ndarray:
     """The picture of `comparison_board`, whose arguments these are: uint8 [H, W, 3] with even sides."""
-    return comparison_board(truth, model, context, names, reward, continues).picture
+    return comparison_board(truth, model, context, names=names, reward=reward, continues=continues).picture
 
 
 def comparison_plot_frames(
@@ -209,7 +209,7 @@ def comparison_plot_frames(
     max_frames: int = 100,
 ) -> np.ndarray:
     """The video of `comparison_board`: uint8 [min(T, max_frames), H, W, 3] with even sides; see `Board.frames`."""
-    return comparison_board(truth, model, context, names, reward, continues).frames(max_frames)
+    return comparison_board(truth, model, context, names=names, reward=reward, continues=continues).frames(max_frames)
 
 
 def _check_images(truth: np.ndarray, model: np.ndarray, context: int) -> None:

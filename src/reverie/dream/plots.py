@@ -94,15 +94,17 @@ class Board:
         if legend:
             self._draw_legend(TITLE_HEIGHT * bool(title))
         for left, heading in zip(self._lefts, headings, strict=False):
-            self._put(text(heading, cell_width, 18, 12, align="center"), self._top - 20, left)
+            self._put(text(heading, cell_width, 18, size=12, align="center"), self._top - 20, left)
         self._draw_steps()
         if note:
-            self._put(text(note, width, 14, 11, GRAY), height - 15, 0)
+            self._put(text(note, width, 14, size=11, ink=GRAY), height - 15, 0)
         limits = [self._draw_cells(row, self._row_top(number)) for number, row in enumerate(rows)]
         self.picture = self._empty.copy()
         for number, (row, (low, high)) in enumerate(zip(rows, limits, strict=True)):
             for values, color, dashed in row.curves():
-                self._draw_curves(self._row_top(number), (high - values) / (high - low), row.held, color, dashed)
+                self._draw_curves(
+                    self._row_top(number), (high - values) / (high - low), row.held, color=color, dashed=dashed
+                )
 
     def frames(self, max_frames: int = 100) -> np.ndarray:
         """A cursor moves through time and the lines appear behind it.
@@ -148,7 +150,7 @@ class Board:
             if color == _MODEL_COLOR:
                 swatch[4:6, _DASH_ON::_DASH] = BACKGROUND
                 swatch[4:6, _DASH_ON + 1 :: _DASH] = BACKGROUND
-            self._put(text(name, 66, 20, 12), top, left + 22)
+            self._put(text(name, 66, 20, size=12), top, left + 22)
 
     def _draw_steps(self) -> None:
         """Numbers of steps under the lowest cells."""
@@ -157,8 +159,8 @@ class Board:
             for tick in ticks:
                 middle = left + round(self._position(tick))
                 self._empty[self._bottom : self._bottom + _TICK_LENGTH, middle] = GRAY
-                self._put(text(f"{tick:.0f}", 36, _LINE, 11, align="center"), self._bottom + 5, middle - 18)
-            self._put(text("step", self._width, 14, 11, GRAY, "center"), self._bottom + 18, left)
+                self._put(text(f"{tick:.0f}", 36, _LINE, size=11, align="center"), self._bottom + 5, middle - 18)
+            self._put(text("step", self._width, 14, size=11, ink=GRAY, align="center"), self._bottom + 18, left)
 
     def _draw_cells(self, row: Row, top: int) -> tuple[float, float]:
         """Background, frame, grid, name and numbers of a row; returns the values at its lower and upper edge."""
@@ -180,7 +182,7 @@ class Board:
         for tick, label in labels.items():
             middle = top + _pixel(tick, low, high)
             self._empty[middle, MARGIN - _TICK_LENGTH : MARGIN] = GRAY
-            picture = text(label, MARGIN - _NAME_WIDTH - 6, 11, 10, align="right")
+            picture = text(label, MARGIN - _NAME_WIDTH - 6, 11, size=10, align="right")
             self._put(picture, middle - 5, _NAME_WIDTH)
         return low, high
 
@@ -193,7 +195,7 @@ class Board:
             lines[-1] = f"{lines[-1]} {word}".strip()
         start = top + (_CELL_HEIGHT - _LINE * len(lines)) // 2
         for number, line in enumerate(lines[:3]):
-            self._put(text(line, _NAME_WIDTH, _LINE, 12), start + number * _LINE, 0)
+            self._put(text(line, _NAME_WIDTH, _LINE, size=12), start + number * _LINE, 0)
 
     def _draw_curves(
         self, top: int, heights: np.ndarray, held: bool, color: tuple[int, int, int], dashed: bool

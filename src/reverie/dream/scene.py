@@ -46,7 +46,7 @@ class Scene:
             if parts[0].shape == (len(task.observation),):
                 names = {parts[0].name: task.observation}
         variables, choices = _named(adapter.action_variables, task)
-        return Scene(names, variables, choices, renderer, parts[0].name)
+        return Scene(names, variables, choices, renderer=renderer, part=parts[0].name)
 
     @staticmethod
     def of_source(source: EnvironmentSource) -> Scene:

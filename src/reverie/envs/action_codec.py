@@ -77,7 +77,7 @@ class ActionCodec:
                 name = leaf.part.name if len(bounds) == 1 else f"{leaf.part.name}[{index}]"
                 discrete = leaf.part.kind == "discrete"
                 width = leaf.part.classes[index] if discrete else 1
-                found.append(ActionVariable(name, slice(start, start + width), low, high, discrete))
+                found.append(ActionVariable(name, slice(start, start + width), low, high=high, discrete=discrete))
                 start += width
         return tuple(found)
 
@@ -115,7 +115,7 @@ class ActionCodec:
         """
         values: dict[Path, Any] = {}
         try:
-            _collect(self.space, action, (), values)
+            _collect(self.space, action, (), into=values)
             pieces = [leaf.encode(values[leaf.path]) for leaf in self._leaves]
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise EnvironmentProblem(
@@ -217,7 +217,7 @@ class _DiscreteLeaf(_Leaf):
     def __init__(self, path: Path, space: gymnasium.Space[Any], where: str) -> None:
         self._shape, self._classes, self._starts = discrete_layout(space, where)
         self.path = path
-        self.part = ActionPart(join_path(path) or "action", "discrete", len(self._classes), self._classes)
+        self.part = ActionPart(join_path(path) or "action", "discrete", len(self._classes), classes=self._classes)
         self._space = space
 
     def decode(self, vector: NDArray[np.float64]) -> Any:
@@ -262,4 +262,4 @@ def _collect(space: gymnasium.Space[Any], value: Any, path: Path, into: dict[Pat
         into[path] = value
         return
     for key, member in members:
-        _collect(member, value[key], (*path, key), into)
+        _collect(member, value[key], (*path, key), into=into)

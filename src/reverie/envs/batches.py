@@ -42,14 +42,14 @@ def split_batch(space: gymnasium.Space[Any], value: Any, size: int) -> list[Any]
     Raises:
         EnvironmentProblem: a part has another number of observations.
     """
-    return [_take(space, value, index, size) for index in range(size)]
+    return [_take(space, value, index, size=size) for index in range(size)]
 
 
 def _take(space: gymnasium.Space[Any], value: Any, index: int, size: int) -> Any:
     if isinstance(space, gymnasium.spaces.Dict) and isinstance(value, dict):
-        return {key: _take(space[key], item, index, size) for key, item in value.items() if key in space.spaces}
+        return {key: _take(space[key], item, index, size=size) for key, item in value.items() if key in space.spaces}
     if isinstance(space, gymnasium.spaces.Tuple) and isinstance(value, tuple | list):
-        return tuple(_take(member, item, index, size) for member, item in zip(space.spaces, value, strict=True))
+        return tuple(_take(member, item, index, size=size) for member, item in zip(space.spaces, value, strict=True))
     if len(value) != size:
         raise EnvironmentProblem(f"a part of the batch has {len(value)} observations, but the first one has {size}")
     return value[index]

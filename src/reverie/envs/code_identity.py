@@ -184,7 +184,7 @@ class _Pieces:
                     self.add(value, f"{key} of {title}")
         namespace = module_namespace(cls)
         for name in sorted(names_of_class_body(cls) & namespace.keys()):
-            self._add_global(namespace, name, title, set())
+            self._add_global(namespace, name, title, attributes=set())
 
     def _add_references(self, function: Function, title: str, node: Definition | None) -> None:
         """What a function holds: defaults, values of its closure, and globals that it reads; `node` is its source."""
@@ -200,7 +200,7 @@ class _Pieces:
             names |= {i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
             attributes |= set(code.co_names)
         for name in sorted(names & function.__globals__.keys()):
-            self._add_global(function.__globals__, name, title, attributes)
+            self._add_global(function.__globals__, name, title, attributes=attributes)
 
     def _add_global(self, namespace: Mapping[str, Any], name: str, title: str, attributes: set[str]) -> None:
         """A global: code by its source, a constant by its value, anything else by the statements that set it.
@@ -213,7 +213,7 @@ class _Pieces:
             for key in sorted(keys):
                 if (value.__name__, key) not in self._seen_of_modules:
                     self._seen_of_modules.add((value.__name__, key))
-                    self._add_global(vars(value), key, f"module {value.__name__}", attributes)
+                    self._add_global(vars(value), key, f"module {value.__name__}", attributes=attributes)
             return
         statements = assignments(namespace, name)
         constant = isinstance(value, CONSTANT) and len(statements) <= 1 and not is_set_by_functions(namespace, name)

@@ -95,7 +95,7 @@ class EpisodeRunner:
         if isinstance(task, Act):
             return self._act(task.action)
         seed = episode_seed(self._seed, self._environment_index, task.episode)
-        moment = Moment(self.adapter.reset(seed), 0.0, True, False, False)
+        moment = Moment(self.adapter.reset(seed), 0.0, True, is_last=False, is_terminal=False)
         actions = () if task.actions is None else task.actions
         for index, action in enumerate(actions):
             if moment.is_last:
@@ -109,7 +109,9 @@ class EpisodeRunner:
     def _act(self, action: NDArray[np.float32]) -> Moment:
         observation, reward, terminated, truncated, info = self.adapter.step(action)
         numbers = {name: info_number(info, name) for name in self._info}
-        return Moment(observation, float(reward), False, terminated or truncated, terminated, numbers)
+        return Moment(
+            observation, float(reward), False, is_last=terminated or truncated, is_terminal=terminated, info=numbers
+        )
 
 
 def info_number(info: Any, name: str) -> float:

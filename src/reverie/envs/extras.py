@@ -52,11 +52,17 @@ EXTRAS = (
         "Box2D",
     ),
     Extra("mujoco", rf"({_MUJOCO_TASKS})-", "mujoco"),
-    Extra("atari", r"ALE/", "ale_py", "ale_py", "ALE/Pong-v5"),
+    Extra("atari", r"ALE/", "ale_py", registers="ale_py", example="ALE/Pong-v5"),
     Extra("dmc", r"dmc/", "dm_control"),
-    Extra("minigrid", r"(MiniGrid|BabyAI)-", "minigrid", "minigrid", "MiniGrid-MemoryS7-v0"),
-    Extra("vizdoom", r"Viz[Dd]oom|reverie/TakeCover-", "vizdoom", "vizdoom.gymnasium_wrapper", "VizdoomTakeCover-v1"),
-    Extra("bsuite", r"bsuite/", "bsuite", "shimmy", "bsuite/memory_len-v0"),
+    Extra("minigrid", r"(MiniGrid|BabyAI)-", "minigrid", registers="minigrid", example="MiniGrid-MemoryS7-v0"),
+    Extra(
+        "vizdoom",
+        r"Viz[Dd]oom|reverie/TakeCover-",
+        "vizdoom",
+        registers="vizdoom.gymnasium_wrapper",
+        example="VizdoomTakeCover-v1",
+    ),
+    Extra("bsuite", r"bsuite/", "bsuite", registers="shimmy", example="bsuite/memory_len-v0"),
 )
 
 

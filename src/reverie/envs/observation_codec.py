@@ -71,7 +71,7 @@ class ObservationCodec:
             EnvironmentProblem: if the observation does not fit the space or is not finite.
         """
         values: dict[Path, Any] = {}
-        _collect(self.space, observation, (), values)
+        _collect(self.space, observation, (), into=values)
         return {leaf.part.name: leaf.encode(values[leaf.path]) for leaf in self._leaves}
 
     def decode(self, parts: Mapping[str, NDArray[Any]]) -> Any:
@@ -175,8 +175,8 @@ def _build_leaf(path: Path, space: gymnasium.Space[Any], said: PartKind | None) 
         raise SpaceError(f"{where} is {space}, a {type(space).__name__} space, which no agent can handle: {SUPPORTED}")
     if said.kind == "discrete" if said is not None else not is_box:
         _, classes, starts = discrete_layout(space, where)
-        part = ObservationPart(name or "observation", "discrete", (len(classes),), classes)
-        return _Leaf(path, space, part, _convert_discrete, starts=starts, sizes=np.array(classes, np.int64))
+        part = ObservationPart(name or "observation", "discrete", (len(classes),), classes=classes)
+        return _Leaf(path, space, part, convert=_convert_discrete, starts=starts, sizes=np.array(classes, np.int64))
     box = as_box(space, where)
     layout = find_layout(box, said, where)
     if layout is not None:
@@ -187,10 +187,10 @@ def _build_leaf(path: Path, space: gymnasium.Space[Any], said: PartKind | None) 
                 f"parts={{{name or 'image'!r}: 'vector'}} or --part {name or 'image'}=vector",
                 stacklevel=2,
             )
-        return _image_leaf(path, box, layout, name or "image", where)
+        return _image_leaf(path, box, layout, name=name or "image", where=where)
     if said is None:
         _announce(box, name or "observation", where)
-    return _vector_leaf(path, box, name or "observation", where)
+    return _vector_leaf(path, box, name or "observation", where=where)
 
 
 def _image_leaf(path: Path, box: gymnasium.spaces.Box, layout: ImageLayout, name: str, where: str) -> _Leaf:
@@ -202,7 +202,7 @@ def _image_leaf(path: Path, box: gymnasium.spaces.Box, layout: ImageLayout, name
             f"{MAXIMUM_IMAGE_SIDE} a side are supported: pass an image size such as image_size=64"
         )
     part = ObservationPart(name, "image", layout.shape, frames=layout.frames)
-    return _Leaf(path, box, part, _convert_image, image=layout, check_bounds=layout.is_float)
+    return _Leaf(path, box, part, convert=_convert_image, image=layout, check_bounds=layout.is_float)
 
 
 def _vector_leaf(path: Path, box: gymnasium.spaces.Box, name: str, where: str) -> _Leaf:
@@ -214,7 +214,7 @@ def _vector_leaf(path: Path, box: gymnasium.spaces.Box, name: str, where: str) -
         raise SpaceError(f"{where} is {box}, which has no entries: remove it or give it at least one")
     part = ObservationPart(name, "vector", (size,))
     bounded = bool(np.any(np.isfinite(box.low)) or np.any(np.isfinite(box.high)))
-    return _Leaf(path, box, part, _convert_vector, check_bounds=bounded)
+    return _Leaf(path, box, part, convert=_convert_vector, check_bounds=bounded)
 
 
 def _announce(box: gymnasium.spaces.Box, name: str, where: str) -> None:
@@ -315,4 +315,4 @@ def _collect(space: gymnasium.Space[Any], value: Any, path: Path, into: dict[Pat
             f"{where} is {found}, but its space is a Tuple of {len(expected)}: return a tuple of that length"
         )
     for key, member in members:
-        _collect(member, value[key], (*path, key), into)
+        _collect(member, value[key], (*path, key), into=into)

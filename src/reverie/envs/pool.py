@@ -47,9 +47,9 @@ class Steps:
             {name: np.stack([moment.observation[name] for moment in moments]) for name in names},
             np.array([moment.reward for moment in moments], np.float32),
             np.array([moment.is_first for moment in moments], np.bool_),
-            np.array([moment.is_last for moment in moments], np.bool_),
-            np.array([moment.is_terminal for moment in moments], np.bool_),
-            {name: np.array([moment.info.get(name, np.nan) for moment in moments]) for name in sorted(numbers)},
+            is_last=np.array([moment.is_last for moment in moments], np.bool_),
+            is_terminal=np.array([moment.is_terminal for moment in moments], np.bool_),
+            info={name: np.array([moment.info.get(name, np.nan) for moment in moments]) for name in sorted(numbers)},
         )
 
 
@@ -244,7 +244,7 @@ class InProcessPool(EnvironmentPool):
         with contextlib.ExitStack() as undo:
             undo.callback(self.close)
             for index in range(num_envs):
-                self._runners.append(EpisodeRunner(source.make(render=render), seed, index, info))
+                self._runners.append(EpisodeRunner(source.make(render=render), seed, index, info=info))
             undo.pop_all()
         self.interface = self._runners[0].adapter.interface
         self.time_limit = self._runners[0].adapter.time_limit

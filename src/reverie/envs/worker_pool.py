@@ -71,7 +71,7 @@ class WorkerPool(EnvironmentPool):
         self._workers = []
         for indices in np.array_split(np.arange(num_envs), count):
             name = f"the worker process of environments {indices.tolist()} ({source.name})"
-            assignment = Assignment(payload, seed, tuple(indices.tolist()), render, info)
+            assignment = Assignment(payload, seed, tuple(indices.tolist()), render=render, info=info)
             self._workers.append(Worker(assignment, timeout, name=name))
         self._finalizer = weakref.finalize(self, _shut_down, self._workers)
         try:
@@ -186,7 +186,7 @@ class WorkerPool(EnvironmentPool):
         """The end of an episode that died with its worker."""
         observation = self._last[index]
         assert observation is not None
-        return Moment(observation, 0.0, False, True, False)
+        return Moment(observation, 0.0, False, is_last=True, is_terminal=False)
 
     def _require_open(self) -> None:
         if not self._finalizer.alive:

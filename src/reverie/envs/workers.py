@@ -296,7 +296,7 @@ def _make_runners(assignment: Assignment, runners: list[EpisodeRunner]) -> Any:
     source = EnvironmentSource.from_worker(assignment.source)
     for index in assignment.indices:
         adapter = source.make(render=assignment.render)
-        runners.append(EpisodeRunner(adapter, assignment.seed, index, assignment.info))
+        runners.append(EpisodeRunner(adapter, assignment.seed, index, info=assignment.info))
     return runners[0].adapter.interface, runners[0].adapter.time_limit
 
 

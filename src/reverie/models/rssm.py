@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from reverie.models.dream_model import TensorState
 from reverie.nn.cells import Cell
 from reverie.nn.latents import Latent
-from reverie.nn.layers import MLP, Activation, Initialiser, Linear, Norm
+from reverie.nn.layers import MLP, Linear, NetworkStyle
 
 
 @dataclass
@@ -55,38 +55,34 @@ class RSSM(nn.Module):
     Args:
         cell: computes the next h.
         latent: kind of z.
+        deterministic: D, width of h.
         tokens: width of the encoder's output.
         hidden: units of the prior and posterior networks.
         prior_layers, posterior_layers: their hidden layers.
-        norm: norm of those layers.
+        style: of those layers and of the logit layers.
         learned_initial: begin episodes in tanh(w) and the prior's mode there (DreamerV3, 2023) instead of zeros.
-        initialiser: of hidden layers.
-        output: initialiser of the logit layers.
-        activation: of hidden layers.
     """
 
     def __init__(
         self,
         cell: Cell,
         latent: Latent,
+        *,
         deterministic: int,
         tokens: int,
         hidden: int,
         prior_layers: int,
         posterior_layers: int,
-        norm: Norm,
-        learned_initial: bool,
-        initialiser: Initialiser,
-        output: Initialiser,
-        activation: Activation = "silu",
+        style: NetworkStyle,
+        learned_initial: bool = False,
     ) -> None:
         super().__init__()
         self.cell, self.latent, self.deterministic = cell, latent, deterministic
         self.state = LatentState if cell.remembers else SampleState
-        self.prior = MLP(deterministic, hidden, prior_layers, norm, initialiser, activation)
-        self.prior_logits = Linear(self.prior.outputs, latent.outputs, output)
-        self.posterior = MLP(deterministic + tokens, hidden, posterior_layers, norm, initialiser, activation)
-        self.posterior_logits = Linear(hidden, latent.outputs, output)
+        self.prior = MLP(deterministic, units=hidden, layers=prior_layers, style=style)
+        self.prior_logits = Linear(self.prior.outputs, latent.outputs, style.output_kernel)
+        self.posterior = MLP(deterministic + tokens, units=hidden, layers=posterior_layers, style=style)
+        self.posterior_logits = Linear(hidden, latent.outputs, style.output_kernel)
         self.initial_deterministic = nn.Parameter(torch.zeros(deterministic)) if learned_initial else None
 
     @property
@@ -149,7 +145,7 @@ class RSSM(nn.Module):
         for t in range(steps):
             h = torch.where(first_steps[t], start.deterministic, h)
             z = torch.where(first_steps[t], start.stochastic, z)
-            h = self.cell(h, z, actions[t], kernels)
+            h = self.cell(h, z, actions[t], kernels=kernels)
             x = self.posterior.norms[0](torch.addmm(token_steps[t], h, state_kernel))
             for linear, norm in zip(self.posterior.linears[1:], self.posterior.norms[1:], strict=True):
                 x = norm(linear(x))
@@ -170,7 +166,7 @@ class RSSM(nn.Module):
     ) -> LatentState:
         """One step without an observation: state [N, ...], action [N, A] -> state [N, ...]."""
         embedding = self.cell.embed_action(action.to(state.deterministic.dtype))
-        h = self.cell(state.deterministic, state.stochastic, embedding, kernels)
+        h = self.cell(state.deterministic, state.stochastic, embedding, kernels=kernels)
         return self.state(h, self.latent.sample(self.predict(h), deterministic, temperature))
 
     def imagine(
@@ -196,6 +192,12 @@ class RSSM(nn.Module):
         kernels = self.cell.prepare(state.deterministic.dtype)
         states = [state]
         for step in range(horizon):
-            state = self.imagine_step(state, policy(state.feature, step), kernels, deterministic, temperature)
+            state = self.imagine_step(
+                state,
+                policy(state.feature, step),
+                kernels,
+                deterministic=deterministic,
+                temperature=temperature,
+            )
             states.append(state)
         return states

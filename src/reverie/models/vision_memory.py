@@ -92,7 +92,9 @@ class VisionMemory(nn.Module):
     def begin(self, latent: Tensor) -> MemoryState:
         """The state in which an episode opens with these latents: [N, Z] -> [N, ...]."""
         state = self.memory.initial_state(latent.shape[0])
-        return MemoryState(latent, state.hidden, state.cell, torch.ones_like(latent[:, 0], dtype=torch.bool))
+        return MemoryState(
+            latent, hidden=state.hidden, cell=state.cell, opens=torch.ones_like(latent[:, 0], dtype=torch.bool)
+        )
 
     def remember(self, state: MemoryState, action: Tensor, latent: Tensor) -> MemoryState:
         """The state at the next frame of a real episode.
@@ -102,8 +104,8 @@ class VisionMemory(nn.Module):
             action: that was taken in it, [N, A].
             latent: of the next frame, [N, Z].
         """
-        memory = self.memory.advance(self._memory(state), state.latent, action, state.opens)
-        return MemoryState(latent, memory.hidden, memory.cell, torch.zeros_like(state.opens))
+        memory = self.memory.advance(self._memory(state), state.latent, action, restart=state.opens)
+        return MemoryState(latent, hidden=memory.hidden, cell=memory.cell, opens=torch.zeros_like(state.opens))
 
     def surprise(self, state: MemoryState, action: Tensor, latent: Tensor) -> Tensor:
         """M's loss on the latents that followed: negative log-density in nats, mean over dimensions.
@@ -116,8 +118,11 @@ class VisionMemory(nn.Module):
         Returns:
             [N].
         """
-        output, _ = self.memory.step(self._memory(state), state.latent, action, state.opens)
-        return -mixture_log_probability(latent, output.log_weights, output.means, output.log_deviations).mean(-1)
+        output, _ = self.memory.step(self._memory(state), state.latent, action, restart=state.opens)
+        log_probability = mixture_log_probability(
+            latent, output.log_weights, means=output.means, log_deviations=output.log_deviations
+        )
+        return -log_probability.mean(-1)
 
     def dream(
         self, state: MemoryState, action: Tensor, temperature: float = 1.0, most_likely: bool = False
@@ -127,9 +132,9 @@ class VisionMemory(nn.Module):
         The temperature divides the logits of the mixture and multiplies its variances; the end is not tempered. Without
         a restart head the dream never ends.
         """
-        output, memory = self.memory.step(self._memory(state), state.latent, action, state.opens)
+        output, memory = self.memory.step(self._memory(state), state.latent, action, restart=state.opens)
         latent = output.sample(temperature, most_likely)
-        following = MemoryState(latent, memory.hidden, memory.cell, torch.zeros_like(state.opens))
+        following = MemoryState(latent, hidden=memory.hidden, cell=memory.cell, opens=torch.zeros_like(state.opens))
         ones = torch.ones_like(latent[:, 0])
         going_on = ones
         if output.restart_logit is not None:

@@ -129,7 +129,7 @@ class WorldModel(nn.Module):
             States [B, T, ...] and what describes the posterior, [B, T, outputs of the latent].
         """
         tokens = self.encoder(batch, dtype)
-        return self.rssm.observe(tokens, previous_action, batch["is_first"], state, deterministic)
+        return self.rssm.observe(tokens, previous_action, batch["is_first"], state=state, deterministic=deterministic)
 
     @property
     def features(self) -> int:
@@ -149,7 +149,9 @@ class WorldModel(nn.Module):
         self, state: LatentState, action: Tensor, temperature: float = 1.0, most_likely: bool = False
     ) -> tuple[LatentState, Tensor, Tensor]:
         """One step of `RSSM.imagine`, with what the heads predict; see `DreamModel.dream`."""
-        state = self.rssm.imagine(lambda feature, step: action, state, 1, most_likely, temperature)[-1]
+        state = self.rssm.imagine(
+            lambda feature, step: action, state, 1, deterministic=most_likely, temperature=temperature
+        )[-1]
         feature = state.feature
         going_on = self.predict_continue(feature) / self.scales.continue_discount
         return state, self.predict_reward(feature), going_on.clamp(max=1)
@@ -189,7 +191,9 @@ class WorldModel(nn.Module):
         latent, scales = self.rssm.latent, self.scales
         posterior = latent.distribution(posterior_logits)
         prior = latent.distribution(self.rssm.predict(states.deterministic))
-        dynamics, representation = balanced_kl(posterior, prior, latent.divergence, scales.free_nats, scales.average)
+        dynamics, representation = balanced_kl(
+            posterior, prior, latent.divergence, free_nats=scales.free_nats, average=scales.average
+        )
         feature = states.feature
         reconstruction = self.decoder.losses(self.decoder(feature if self.decoder_teaches else feature.detach()), batch)
         terms = {f"reconstruction/{name}": loss for name, loss in reconstruction.items()}
@@ -215,7 +219,14 @@ class WorldModel(nn.Module):
         """The terms that only some agents have, and that are off in most of them."""
         terms, scales, latent = {}, self.scales, self.rssm.latent
         if scales.overshooting:
-            loss = overshooting_loss(self.rssm, states, posterior, batch, scales.distance, scales.free_nats)
+            loss = overshooting_loss(
+                self.rssm,
+                states,
+                posterior,
+                batch=batch,
+                distance=scales.distance,
+                free_nats=scales.free_nats,
+            )
             terms["overshooting"] = scales.overshooting * loss
         if scales.global_prior and isinstance(latent, GaussianLatent):
             terms["global_prior"] = scales.global_prior * latent.divergence(posterior, latent.standard(posterior))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from reverie.errors import ConfigError
-from reverie.nn.layers import Activation, BlockLinear, Initialiser, Linear, Norm, NormActivation
+from reverie.nn.layers import BlockLinear, Linear, NetworkStyle, NormActivation
 from reverie.ops.gates import gated_update
 
 
@@ -35,7 +35,7 @@ class BlockGRU(nn.Module):
         action: A, width of the flat action.
         hidden: units of each projection.
         blocks: G.
-        initialiser: of every kernel.
+        style: of every layer.
 
     Raises:
         ConfigError: D is not a multiple of G.
@@ -44,24 +44,25 @@ class BlockGRU(nn.Module):
     remembers = True
 
     def __init__(
-        self, deterministic: int, stochastic: int, action: int, hidden: int, blocks: int, initialiser: Initialiser
+        self, deterministic: int, *, stochastic: int, action: int, hidden: int, blocks: int, style: NetworkStyle
     ) -> None:
         super().__init__()
+        norm, activation, kernel = style.norm, style.activation, style.kernel
         if deterministic % blocks:
             raise ConfigError(
                 f"the recurrent state has deterministic = {deterministic} units and blocks = {blocks}, which does not "
                 f"divide; choose a width that is a multiple of the number of blocks"
             )
         self.deterministic, self.blocks = deterministic, blocks
-        self.from_deterministic = Linear(deterministic, hidden, initialiser)
-        self.from_stochastic = Linear(stochastic, hidden, initialiser)
-        self.from_action = Linear(action, hidden, initialiser)
-        self.norm_deterministic = NormActivation(hidden, "rms")
-        self.norm_stochastic = NormActivation(hidden, "rms")
-        self.norm_action = NormActivation(hidden, "rms")
-        self.hidden = BlockLinear(deterministic + blocks * 3 * hidden, deterministic, blocks, initialiser)
-        self.norm_hidden = NormActivation(deterministic, "rms")
-        self.gates = BlockLinear(deterministic, 3 * deterministic, blocks, initialiser)
+        self.from_deterministic = Linear(deterministic, hidden, kernel)
+        self.from_stochastic = Linear(stochastic, hidden, kernel)
+        self.from_action = Linear(action, hidden, kernel)
+        self.norm_deterministic = NormActivation(hidden, norm, activation)
+        self.norm_stochastic = NormActivation(hidden, norm, activation)
+        self.norm_action = NormActivation(hidden, norm, activation)
+        self.hidden = BlockLinear(deterministic + blocks * 3 * hidden, deterministic, blocks=blocks, initialiser=kernel)
+        self.norm_hidden = NormActivation(deterministic, norm, activation)
+        self.gates = BlockLinear(deterministic, 3 * deterministic, blocks=blocks, initialiser=kernel)
 
     def embed_action(self, action: Tensor) -> Tensor:
         """Action projection: [..., A] -> [..., hidden]."""
@@ -92,7 +93,7 @@ class BlockGRU(nn.Module):
         from_shared = torch.addmm(self.hidden.bias.to(shared.dtype), shared, shared_kernel)
         x = self.norm_hidden(from_shared + from_own).unflatten(-1, (self.blocks, -1)).transpose(0, 1)
         reset, candidate, update = self.gates.blockwise(x).chunk(3, -1)
-        return gated_update(blocked, reset, candidate, update).transpose(0, 1).flatten(1)
+        return gated_update(blocked, reset=reset, candidate=candidate, update=update).transpose(0, 1).flatten(1)
 
 
 class InputLayer(nn.Module):
@@ -102,20 +103,16 @@ class InputLayer(nn.Module):
         stochastic: width of a flat latent sample.
         action: A, width of the flat action.
         hidden: units.
-        norm: of the layer; without one it has a bias.
-        activation: of the layer.
-        initialiser: of its kernel.
+        style: of the layer; without a norm it has a bias.
     """
 
     remembers = True
 
-    def __init__(
-        self, stochastic: int, action: int, hidden: int, norm: Norm, activation: Activation, initialiser: Initialiser
-    ) -> None:
+    def __init__(self, *, stochastic: int, action: int, hidden: int, style: NetworkStyle) -> None:
         super().__init__()
         self.stochastic = stochastic
-        self.input = Linear(stochastic + action, hidden, initialiser, bias=norm == "none")
-        self.norm_input = NormActivation(hidden, norm, activation)
+        self.input = Linear(stochastic + action, hidden, style.kernel, bias=style.norm == "none")
+        self.norm_input = NormActivation(hidden, style.norm, style.activation)
 
     def embed_action(self, action: Tensor) -> Tensor:
         """Contribution of the action to the input layer, before its norm: [..., A] -> [..., hidden]."""
@@ -141,23 +138,21 @@ class NormGRU(InputLayer):
         stochastic: width of a flat latent sample.
         action: A.
         hidden: units of the input layer.
-        initialiser: of every kernel.
-        norm: of the input layer: `layer` (DreamerV3), or `none`, with which all layers have biases (DreamerV2).
-        activation: of the input layer.
+        style: of the input layer, with the norm `layer` (DreamerV3), or `none`, with which all layers have biases
+            (DreamerV2).
     """
 
     def __init__(
         self,
         deterministic: int,
+        *,
         stochastic: int,
         action: int,
         hidden: int,
-        initialiser: Initialiser,
-        norm: Norm = "layer",
-        activation: Activation = "silu",
+        style: NetworkStyle,
     ) -> None:
-        super().__init__(stochastic, action, hidden, norm, activation, initialiser)
-        self.gates = Linear(deterministic + hidden, 3 * deterministic, initialiser, bias=norm == "none")
+        super().__init__(stochastic=stochastic, action=action, hidden=hidden, style=style)
+        self.gates = Linear(deterministic + hidden, 3 * deterministic, style.kernel, bias=style.norm == "none")
         self.norm_gates = nn.LayerNorm(3 * deterministic, eps=1e-3)
 
     def forward(
@@ -178,15 +173,15 @@ class ClassicGRU(InputLayer):
     def __init__(
         self,
         deterministic: int,
+        *,
         stochastic: int,
         action: int,
         hidden: int,
-        initialiser: Initialiser,
-        activation: Activation,
+        style: NetworkStyle,
     ) -> None:
-        super().__init__(stochastic, action, hidden, "none", activation, initialiser)
-        self.gates = Linear(hidden + deterministic, 2 * deterministic, initialiser)
-        self.candidate = Linear(hidden + deterministic, deterministic, initialiser)
+        super().__init__(stochastic=stochastic, action=action, hidden=hidden, style=style)
+        self.gates = Linear(hidden + deterministic, 2 * deterministic, style.kernel)
+        self.candidate = Linear(hidden + deterministic, deterministic, style.kernel)
         assert self.gates.bias is not None
         nn.init.ones_(self.gates.bias)
 
@@ -209,15 +204,15 @@ class ResetAfterGRU(InputLayer):
     def __init__(
         self,
         deterministic: int,
+        *,
         stochastic: int,
         action: int,
         hidden: int,
-        initialiser: Initialiser,
-        activation: Activation,
+        style: NetworkStyle,
     ) -> None:
-        super().__init__(stochastic, action, hidden, "none", activation, initialiser)
-        self.from_input = Linear(hidden, 3 * deterministic, initialiser)
-        self.from_state = Linear(deterministic, 3 * deterministic, initialiser)
+        super().__init__(stochastic=stochastic, action=action, hidden=hidden, style=style)
+        self.from_input = Linear(hidden, 3 * deterministic, style.kernel)
+        self.from_state = Linear(deterministic, 3 * deterministic, style.kernel)
         if not self.from_state.weight.is_meta:
             nn.init.orthogonal_(self.from_state.weight)
 
@@ -235,11 +230,6 @@ class Memoryless(InputLayer):
     """No recurrence: h is a hidden layer on z and the action alone (PlaNet, section 3, the stochastic model)."""
 
     remembers = False
-
-    def __init__(
-        self, stochastic: int, action: int, hidden: int, initialiser: Initialiser, activation: Activation
-    ) -> None:
-        super().__init__(stochastic, action, hidden, "none", activation, initialiser)
 
     def forward(
         self, deterministic: Tensor, stochastic: Tensor, action_embedding: Tensor, kernels: tuple[Tensor, ...]

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from reverie.nn.layers import MLP, Activation, Initialiser, Linear
+from reverie.nn.layers import MLP, Linear, NetworkStyle
 
 
 class ContrastiveHead(nn.Module):
@@ -18,8 +18,7 @@ class ContrastiveHead(nn.Module):
         tokens: K, width of the encoder's output.
         features: F.
         units, layers: of the hidden network.
-        activation: of the hidden network.
-        initialiser: of every kernel.
+        style: of the layers.
         sequences, steps: features of how many neighbouring sequences and steps each token is compared with.
     """
 
@@ -27,16 +26,16 @@ class ContrastiveHead(nn.Module):
         self,
         tokens: int,
         features: int,
+        *,
         units: int,
         layers: int,
-        activation: Activation,
-        initialiser: Initialiser,
+        style: NetworkStyle,
         sequences: int = 10,
         steps: int = 30,
     ) -> None:
         super().__init__()
-        self.network = MLP(tokens, units, layers, "none", initialiser, activation)
-        self.output = Linear(self.network.outputs, 2 * features, initialiser)
+        self.network = MLP(tokens, units=units, layers=layers, style=style)
+        self.output = Linear(self.network.outputs, 2 * features, style.output_kernel)
         self.sequences, self.steps = sequences, steps
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from reverie.errors import ConfigError
 from reverie.nn.encoders import (
-    NORMS,
     STAGE_FACTORS,
     ImageNetwork,
     VectorScale,
@@ -22,11 +21,10 @@ from reverie.nn.encoders import (
 from reverie.nn.layers import (
     ACTIVATIONS,
     MLP,
-    Activation,
     BlockLinear,
     Convolution,
-    Initialiser,
     Linear,
+    NetworkStyle,
     NormActivation,
 )
 from reverie.ops.transforms import symexp, symlog
@@ -43,12 +41,13 @@ class PooledImageDecoder(nn.Module):
     def __init__(
         self,
         shape: tuple[int, int, int],
+        *,
         deterministic: int,
         stochastic: int,
         depth: int,
         units: int,
         blocks: int,
-        initialiser: Initialiser,
+        style: NetworkStyle,
     ) -> None:
         super().__init__()
         height, width, channels = shape
@@ -62,15 +61,16 @@ class PooledImageDecoder(nn.Module):
                 f"the image decoder begins with {widths[0]} channels (4 x depth) and {blocks} blocks, which does not "
                 f"divide; choose another depth or number of blocks"
             )
-        self.from_deterministic = BlockLinear(deterministic, cells, blocks, initialiser)
-        self.from_stochastic = Linear(stochastic, 2 * units, initialiser)
-        self.norm_stochastic = NormActivation(2 * units, "rms")
-        self.to_grid = Linear(2 * units, cells, initialiser)
-        self.norm_grid = NormActivation(widths[0], "rms")
+        kernel, norm, activation = style.kernel, style.norm, style.activation
+        self.from_deterministic = BlockLinear(deterministic, cells, blocks=blocks, initialiser=kernel)
+        self.from_stochastic = Linear(stochastic, 2 * units, kernel)
+        self.norm_stochastic = NormActivation(2 * units, norm, activation)
+        self.to_grid = Linear(2 * units, cells, kernel)
+        self.norm_grid = NormActivation(widths[0], norm, activation)
         pairs = zip(widths[:-1], widths[1:], strict=True)
-        self.convolutions = nn.ModuleList(Convolution(a, b, 5, initialiser) for a, b in pairs)
-        self.norms = nn.ModuleList(NormActivation(b, "rms") for b in widths[1:])
-        self.output = Convolution(widths[-1], channels, 5, initialiser)
+        self.convolutions = nn.ModuleList(Convolution(a, b, kernel=5, initialiser=kernel) for a, b in pairs)
+        self.norms = nn.ModuleList(NormActivation(b, norm, activation) for b in widths[1:])
+        self.output = Convolution(widths[-1], channels, kernel=5, initialiser=style.output_kernel)
 
     def forward(self, feature: Tensor) -> Tensor:
         """[N, D + S C] -> float32 [N, H, W, C] in [0, 1]."""
@@ -89,20 +89,23 @@ class PooledImageDecoder(nn.Module):
 class StridedImageDecoder(nn.Module):
     """Image decoder of the 2023 version: a linear layer, then 4x4 transposed convolutions; 0.5 is added at the end."""
 
-    def __init__(
-        self, shape: tuple[int, int, int], features: int, depth: int, hidden: Initialiser, output: Initialiser
-    ) -> None:
+    def __init__(self, shape: tuple[int, int, int], features: int, *, depth: int, style: NetworkStyle) -> None:
         super().__init__()
         height, width, channels = shape
         stages = image_stages(height, width)
         self.shape = shape
         self.grid = (padded_side(height, stages) // 2**stages, padded_side(width, stages) // 2**stages)
         widths = [depth * factor for factor in STAGE_FACTORS["strided"][:stages]][::-1]
-        self.to_grid = Linear(features, math.prod(self.grid) * widths[0], output)
+        self.to_grid = Linear(features, math.prod(self.grid) * widths[0], style.output_kernel)
         pairs = zip(widths[:-1], widths[1:], strict=True)
-        self.convolutions = nn.ModuleList(Convolution(a, b, 4, hidden, 2, True, bias=False) for a, b in pairs)
-        self.norms = nn.ModuleList(NormActivation(b, "layer") for b in widths[1:])
-        self.output = Convolution(widths[-1], channels, 4, output, 2, True)
+        self.convolutions = nn.ModuleList(
+            Convolution(a, b, kernel=4, initialiser=style.kernel, stride=2, transposed=True, bias=False)
+            for a, b in pairs
+        )
+        self.norms = nn.ModuleList(NormActivation(b, style.norm, style.activation) for b in widths[1:])
+        self.output = Convolution(
+            widths[-1], channels, kernel=4, initialiser=style.output_kernel, stride=2, transposed=True
+        )
 
     def forward(self, feature: Tensor) -> Tensor:
         """[N, D + S C] -> float32 [N, H, W, C], near [0, 1] but not bounded."""
@@ -119,17 +122,16 @@ class UnpaddedImageDecoder(nn.Module):
     `StridedImageDecoder` 0.5 is added at the end.
     """
 
-    def __init__(
-        self, channels: int, features: int, depth: int, initialiser: Initialiser, activation: Activation
-    ) -> None:
+    def __init__(self, channels: int, features: int, *, depth: int, style: NetworkStyle) -> None:
         super().__init__()
         widths = [32 * depth, 4 * depth, 2 * depth, depth, channels]
-        self.to_grid = Linear(features, widths[0], initialiser)
+        self.to_grid = Linear(features, widths[0], style.kernel)
         stages = zip(widths[:-1], widths[1:], (5, 5, 6, 6), strict=True)
         self.convolutions = nn.ModuleList(
-            Convolution(a, b, k, initialiser, 2, True, padded=False) for a, b, k in stages
+            Convolution(a, b, kernel=k, initialiser=style.kernel, stride=2, transposed=True, padded=False)
+            for a, b, k in stages
         )
-        self.activation = ACTIVATIONS[activation]
+        self.activation = ACTIVATIONS[style.activation]
 
     def forward(self, feature: Tensor) -> Tensor:
         """[N, D + S C] -> float32 [N, 64, 64, C], near [0, 1] but not bounded."""
@@ -157,11 +159,9 @@ class Decoder(nn.Module):
         deterministic: D.
         stochastic: S C.
         depth, units, layers, blocks: sizes of the networks.
-        network: kind of image network; it also decides the norm.
-        hidden: initialiser of hidden layers.
-        output: initialiser of output layers.
-        activation: of the vector network.
-        image_activation: of the image networks; by default the same.
+        network: kind of image network.
+        style: of the vector network.
+        image_style: of the image networks; by default the same.
         vectors: scale in which vectors are predicted.
         square: factor before squared errors, 1 or 0.5.
     """
@@ -169,6 +169,7 @@ class Decoder(nn.Module):
     def __init__(
         self,
         parts: Sequence[ObservationPart],
+        *,
         deterministic: int,
         stochastic: int,
         depth: int,
@@ -176,36 +177,41 @@ class Decoder(nn.Module):
         layers: int,
         blocks: int,
         network: ImageNetwork,
-        hidden: Initialiser,
-        output: Initialiser,
-        activation: Activation = "silu",
-        image_activation: Activation | None = None,
+        style: NetworkStyle,
+        image_style: NetworkStyle | None = None,
         vectors: VectorScale = "symlog",
         square: float = 1.0,
     ) -> None:
         super().__init__()
         self.vectors, self.square = vectors, square
-        features = deterministic + stochastic
+        features, image_style = deterministic + stochastic, image_style or style
         self.image_groups = group_images(parts)
         self.images = nn.ModuleList()
         for group in self.image_groups:
             height, width, _ = group[0].shape
             shape = (height, width, sum(part.shape[2] for part in group))
             if network == "pooled":
-                self.images.append(PooledImageDecoder(shape, deterministic, stochastic, depth, units, blocks, hidden))
+                image: nn.Module = PooledImageDecoder(
+                    shape,
+                    deterministic=deterministic,
+                    stochastic=stochastic,
+                    depth=depth,
+                    units=units,
+                    blocks=blocks,
+                    style=image_style,
+                )
             elif network == "unpadded":
-                chosen = image_activation or activation
-                self.images.append(UnpaddedImageDecoder(shape[2], features, depth, hidden, chosen))
+                image = UnpaddedImageDecoder(shape[2], features, depth=depth, style=image_style)
             else:
-                self.images.append(StridedImageDecoder(shape, features, depth, hidden, output))
+                image = StridedImageDecoder(shape, features, depth=depth, style=image_style)
+            self.images.append(image)
         self.flat_parts = sorted((part for part in parts if part.kind != "image"), key=lambda part: part.name)
-        norm = NORMS[network]
-        self.vector = MLP(features, units, layers, norm, hidden, activation) if self.flat_parts else None
+        self.vector = MLP(features, units=units, layers=layers, style=style) if self.flat_parts else None
         self.heads = nn.ModuleList(
             Linear(
                 units if layers else features,
                 sum(part.classes) if part.kind == "discrete" else part.shape[0],
-                output,
+                style.output_kernel,
             )
             for part in self.flat_parts
         )

@@ -11,7 +11,7 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from reverie.errors import ConfigError
-from reverie.nn.layers import MLP, Activation, Convolution, Initialiser, Norm, NormActivation
+from reverie.nn.layers import MLP, Convolution, NetworkStyle, NormActivation
 from reverie.ops.distributions import one_hot
 from reverie.ops.transforms import symlog
 from reverie.spaces import ObservationPart
@@ -24,8 +24,6 @@ STAGE_FACTORS: dict[ImageNetwork, tuple[int, ...]] = {
 }
 """Channels of the four stages as multiples of `depth`: DreamerV3 of 2025 (max-pool), of 2023 (stride), and the agents
 before it (stride without padding, for images of 64x64)."""
-NORMS: dict[ImageNetwork, Norm] = {"pooled": "rms", "strided": "layer", "unpadded": "none"}
-"""The norm that goes with each."""
 VectorScale = Literal["symlog", "raw"]
 UNPADDED_SIDE = 64
 
@@ -67,10 +65,10 @@ class ImageEncoder(nn.Module):
     def __init__(
         self,
         shape: tuple[int, int, int],
+        *,
         depth: int,
         network: ImageNetwork,
-        initialiser: Initialiser,
-        activation: Activation = "silu",
+        style: NetworkStyle,
     ) -> None:
         super().__init__()
         height, width, channels = shape
@@ -82,12 +80,14 @@ class ImageEncoder(nn.Module):
         widths = [channels] + [depth * factor for factor in STAGE_FACTORS[network][:stages]]
         pairs = list(zip(widths[:-1], widths[1:], strict=True))
         self.convolutions = nn.ModuleList(
-            Convolution(a, b, 5, initialiser)
+            Convolution(a, b, kernel=5, initialiser=style.kernel)
             if self.pooled
-            else Convolution(a, b, 4, initialiser, 2, bias=not padded, padded=padded)
+            else Convolution(
+                a, b, kernel=4, initialiser=style.kernel, stride=2, bias=style.norm == "none", padded=padded
+            )
             for a, b in pairs
         )
-        self.norms = nn.ModuleList(NormActivation(b, NORMS[network], activation) for _, b in pairs)
+        self.norms = nn.ModuleList(NormActivation(b, style.norm, style.activation) for _, b in pairs)
         cells = padded_side(height, stages) * padded_side(width, stages) // 4**stages if padded else 4
         self.outputs = cells * widths[-1]
 
@@ -124,23 +124,22 @@ class Encoder(nn.Module):
         depth: base number of image channels.
         units: width of the vector network.
         layers: its layers.
-        network: kind of image network; it also decides the norm.
-        initialiser: of every kernel.
-        activation: of the vector network.
-        image_activation: of the image networks; by default the same.
+        network: kind of image network.
+        style: of the vector network.
+        image_style: of the image networks; by default the same.
         vectors: scale of the vectors.
     """
 
     def __init__(
         self,
         parts: Sequence[ObservationPart],
+        *,
         depth: int,
         units: int,
         layers: int,
         network: ImageNetwork,
-        initialiser: Initialiser,
-        activation: Activation = "silu",
-        image_activation: Activation | None = None,
+        style: NetworkStyle,
+        image_style: NetworkStyle | None = None,
         vectors: VectorScale = "symlog",
     ) -> None:
         super().__init__()
@@ -151,10 +150,10 @@ class Encoder(nn.Module):
             height, width, _ = group[0].shape
             channels = sum(part.shape[2] for part in group)
             shape = (height, width, channels)
-            self.images.append(ImageEncoder(shape, depth, network, initialiser, image_activation or activation))
+            self.images.append(ImageEncoder(shape, depth=depth, network=network, style=image_style or style))
         self.flat_parts = sorted((part for part in parts if part.kind != "image"), key=lambda part: part.name)
         inputs = sum(sum(part.classes) if part.kind == "discrete" else part.shape[0] for part in self.flat_parts)
-        self.vector = MLP(inputs, units, layers, NORMS[network], initialiser, activation) if inputs else None
+        self.vector = MLP(inputs, units=units, layers=layers, style=style) if inputs else None
         self.outputs = sum(image.outputs for image in self.images)  # type: ignore[misc]
         self.outputs += self.vector.outputs if self.vector else 0
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from reverie.nn.layers import MLP, Activation, Initialiser, Linear, Norm
+from reverie.nn.layers import MLP, Linear, NetworkStyle
 from reverie.nn.policies import BoundedNormal, Continuous
 from reverie.ops import distributions
 from reverie.ops.transforms import symexp, symlog
@@ -29,8 +29,7 @@ class TwoHotHead(nn.Module):
         features: width of the input.
         units, layers: of the hidden network.
         spacing: which of the two.
-        norm, hidden: norm and initialiser of the hidden layers.
-        output: initialiser of the output layer; zero in all versions.
+        style: of the layers; the output kernel is zero in all versions.
         bins: number of bins.
     """
 
@@ -39,17 +38,16 @@ class TwoHotHead(nn.Module):
     def __init__(
         self,
         features: int,
+        *,
         units: int,
         layers: int,
         spacing: BinSpacing,
-        norm: Norm,
-        hidden: Initialiser,
-        output: Initialiser,
+        style: NetworkStyle,
         bins: int = 255,
     ) -> None:
         super().__init__()
-        self.network = MLP(features, units, layers, norm, hidden)
-        self.output = Linear(self.network.outputs, bins, output)
+        self.network = MLP(features, units=units, layers=layers, style=style)
+        self.output = Linear(self.network.outputs, bins, style.output_kernel)
         self.in_symlog = spacing == "symlog"
         positions = symlog_bins(bins) if self.in_symlog else symexp_bins(bins)
         self.register_buffer("bins", positions, persistent=False)
@@ -74,17 +72,14 @@ class NormalHead(nn.Module):
 
     Args:
         features: width of the input.
-        units, layers: of the hidden network, which has no norm.
-        activation: of the hidden network.
-        initialiser: of every kernel.
+        units, layers: of the hidden network.
+        style: of the layers.
     """
 
-    def __init__(
-        self, features: int, units: int, layers: int, activation: Activation, initialiser: Initialiser
-    ) -> None:
+    def __init__(self, features: int, *, units: int, layers: int, style: NetworkStyle) -> None:
         super().__init__()
-        self.network = MLP(features, units, layers, "none", initialiser, activation)
-        self.output = Linear(self.network.outputs, 1, initialiser)
+        self.network = MLP(features, units=units, layers=layers, style=style)
+        self.output = Linear(self.network.outputs, 1, style.output_kernel)
 
     def forward(self, feature: Tensor) -> Tensor:
         """[..., features] -> float32 [...]."""
@@ -103,21 +98,12 @@ ScalarHead = TwoHotHead | NormalHead
 
 
 class ContinueHead(nn.Module):
-    """Probability that the episode goes on: a Bernoulli logit."""
+    """Probability that the episode goes on: a Bernoulli logit. Arguments as for `NormalHead`."""
 
-    def __init__(
-        self,
-        features: int,
-        units: int,
-        layers: int,
-        norm: Norm,
-        hidden: Initialiser,
-        output: Initialiser,
-        activation: Activation = "silu",
-    ) -> None:
+    def __init__(self, features: int, *, units: int, layers: int, style: NetworkStyle) -> None:
         super().__init__()
-        self.network = MLP(features, units, layers, norm, hidden, activation)
-        self.output = Linear(self.network.outputs, 1, output)
+        self.network = MLP(features, units=units, layers=layers, style=style)
+        self.output = Linear(self.network.outputs, 1, style.output_kernel)
 
     def forward(self, feature: Tensor) -> Tensor:
         """[..., features] -> float32 logit [...]."""
@@ -146,6 +132,7 @@ class ActionDistribution:
         self,
         parameters: Tensor,
         parts: Sequence[ActionPart],
+        *,
         uniform_mix: float,
         continuous: Continuous,
     ) -> None:
@@ -220,36 +207,32 @@ class PolicyHead(nn.Module):
         features: width of the input.
         parts: action parts.
         units, layers: of the hidden network.
-        norm, hidden: norm and initialiser of the hidden layers.
-        output: initialiser of the output layers (2025: a hundredth of the usual scale).
+        style: of the layers (2025: output kernels of a hundredth of the usual scale).
         uniform_mix: share of the uniform distribution in discrete parts.
         continuous: family of the continuous parts.
-        activation: of the hidden network.
     """
 
     def __init__(
         self,
         features: int,
         parts: Sequence[ActionPart],
+        *,
         units: int,
         layers: int,
-        norm: Norm,
-        hidden: Initialiser,
-        output: Initialiser,
+        style: NetworkStyle,
         uniform_mix: float = 0.01,
         continuous: Continuous | None = None,
-        activation: Activation = "silu",
     ) -> None:
         super().__init__()
         self.parts, self.uniform_mix, self.continuous = tuple(parts), uniform_mix, continuous or BoundedNormal()
-        self.network = MLP(features, units, layers, norm, hidden, activation)
+        self.network = MLP(features, units=units, layers=layers, style=style)
         # One layer a parameter, because the optimiser clips the gradient of each kernel on its own.
         self.outputs = nn.ModuleDict()
         for part in parts:
             names = ("mean", "deviation") if part.kind == "continuous" else ("logits",)
             for name in names:
                 key = f"{part.name.replace('_', '__').replace('.', '_')}:{name}"
-                self.outputs[key] = Linear(self.network.outputs, part.width, output)
+                self.outputs[key] = Linear(self.network.outputs, part.width, style.output_kernel)
 
     def forward(self, feature: Tensor) -> Tensor:
         """[..., features] -> float32 parameters [..., P] of the action distribution."""
@@ -258,4 +241,4 @@ class PolicyHead(nn.Module):
 
     def distribution(self, parameters: Tensor) -> ActionDistribution:
         """The distribution that `forward`'s output describes."""
-        return ActionDistribution(parameters, self.parts, self.uniform_mix, self.continuous)
+        return ActionDistribution(parameters, self.parts, uniform_mix=self.uniform_mix, continuous=self.continuous)

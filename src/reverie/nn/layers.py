@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -56,12 +56,38 @@ class Initialiser:
                 kernel.uniform_(-math.sqrt(3) * deviation, math.sqrt(3) * deviation)
             else:
                 # A normal cut at +-2 has standard deviation 0.87962566, whose inverse is 1.1368.
-                nn.init.trunc_normal_(kernel, 0.0, 1.0, -2.0, 2.0)
+                nn.init.trunc_normal_(kernel, mean=0.0, std=1.0, a=-2.0, b=2.0)
                 kernel.mul_(1.1368 * deviation)
 
 
 GLOROT = Initialiser("uniform", "average")
 """Uniform with the variance 2 / (inputs + outputs) (Glorot and Bengio, 2010), the default of TensorFlow."""
+
+
+@dataclass(frozen=True)
+class NetworkStyle:
+    """What the layers of an agent's networks have in common.
+
+    Attributes:
+        norm: of hidden layers.
+        activation: of hidden layers, after the norm.
+        kernel: initialiser of hidden layers.
+        output_kernel: initialiser of output layers.
+    """
+
+    norm: Norm
+    activation: Activation
+    kernel: Initialiser
+    output_kernel: Initialiser
+
+    def with_output(self, scale: float) -> NetworkStyle:
+        """The same style with another scale of the output kernels; 0 for zeros."""
+        return replace(self, output_kernel=self.output_kernel.scaled(scale))
+
+
+def plain_style(activation: Activation) -> NetworkStyle:
+    """Layers without a norm, whose kernels follow Glorot's rule: the agents before DreamerV3."""
+    return NetworkStyle(norm="none", activation=activation, kernel=GLOROT, output_kernel=GLOROT)
 
 
 class Linear(nn.Module):
@@ -89,7 +115,7 @@ class BlockLinear(nn.Module):
         ConfigError: a width is not a multiple of the number of blocks.
     """
 
-    def __init__(self, inputs: int, outputs: int, blocks: int, initialiser: Initialiser) -> None:
+    def __init__(self, inputs: int, outputs: int, *, blocks: int, initialiser: Initialiser) -> None:
         super().__init__()
         for what, width in (("inputs", inputs), ("outputs", outputs)):
             if width % blocks:
@@ -135,7 +161,7 @@ class NormActivation(nn.Module):
             return self.activation(x)
         if self.norm == "rms":
             return rms_norm_silu(x, self.scale, 1e-4)
-        y = functional.layer_norm(x.float(), x.shape[-1:], self.scale, self.shift, 1e-3)
+        y = functional.layer_norm(x.float(), x.shape[-1:], self.scale, self.shift, eps=1e-3)
         return self.activation(y).to(x.dtype)
 
 
@@ -145,21 +171,13 @@ class MLP(nn.Module):
     With LayerNorm the linear layers have no bias of their own (DreamerV3, 2023); otherwise they have.
     """
 
-    def __init__(
-        self,
-        inputs: int,
-        units: int,
-        layers: int,
-        norm: Norm,
-        initialiser: Initialiser,
-        activation: Activation = "silu",
-    ) -> None:
+    def __init__(self, inputs: int, *, units: int, layers: int, style: NetworkStyle) -> None:
         super().__init__()
         widths = [inputs] + [units] * layers
         self.linears = nn.ModuleList(
-            Linear(a, b, initialiser, bias=norm != "layer") for a, b in zip(widths[:-1], widths[1:], strict=True)
+            Linear(a, b, style.kernel, bias=style.norm != "layer") for a, b in zip(widths[:-1], widths[1:], strict=True)
         )
-        self.norms = nn.ModuleList(NormActivation(units, norm, activation) for _ in range(layers))
+        self.norms = nn.ModuleList(NormActivation(units, style.norm, style.activation) for _ in range(layers))
         self.outputs = units if layers else inputs
 
     @property
@@ -193,6 +211,7 @@ class Convolution(nn.Module):
         self,
         inputs: int,
         outputs: int,
+        *,
         kernel: int,
         initialiser: Initialiser,
         stride: int = 1,

@@ -55,7 +55,13 @@ class MixtureOutput:
 
     def sample(self, temperature: float = 1.0, most_likely: bool = False) -> Tensor:
         """Next latents [..., Z] at a temperature, or the means of the heaviest components."""
-        return sample_mixture(self.log_weights, self.means, self.log_deviations, temperature, most_likely)
+        return sample_mixture(
+            self.log_weights,
+            self.means,
+            self.log_deviations,
+            temperature=temperature,
+            most_likely=most_likely,
+        )
 
 
 class MixtureRNN(nn.Module):
@@ -131,7 +137,7 @@ class MixtureRNN(nn.Module):
         Returns:
             Predictions of what follows, and the state after the step.
         """
-        state = self.advance(state, latent, action, restart)
+        state = self.advance(state, latent, action, restart=restart)
         return self._predict(state.hidden), state
 
     def advance(
@@ -190,7 +196,9 @@ class MixtureRNN(nn.Module):
         Raises:
             ConfigError: a head has no target, or a target has no head.
         """
-        log_probability = mixture_log_probability(latents, output.log_weights, output.means, output.log_deviations)
+        log_probability = mixture_log_probability(
+            latents, output.log_weights, means=output.means, log_deviations=output.log_deviations
+        )
         terms = {"latent": -log_probability.mean()}
         heads: tuple[tuple[str, Tensor | None, Tensor | None, Callable[[Tensor, Tensor], Tensor]], ...] = (
             ("restart", output.restart_logit, restarts, self._restart_loss),

@@ -51,4 +51,4 @@ def state_returns(reward: Tensor, discount: Tensor, value: Tensor, mix: float) -
     Returns:
         [B, L - 1].
     """
-    return lambda_return(reward[:, :-1], discount[:, :-1], value[:, 1:], mix)
+    return lambda_return(reward[:, :-1], discount[:, :-1], value[:, 1:], mix=mix)

@@ -67,7 +67,7 @@ class ChunkFiles:
         try:
             for field in self._fields:
                 if latents or not field.latent:
-                    create_array_file(self.path(index, field), self.shape(field), field.dtype, reserve)
+                    create_array_file(self.path(index, field), self.shape(field), field.dtype, reserve=reserve)
         except OSError:
             remove_folder(folder, self._names)
             raise
@@ -98,7 +98,7 @@ class ChunkFiles:
 
     def open(self, index: int, field: Field, writable: bool = False) -> Array:
         """Maps one field of a chunk as an array [chunk_rows, E, ...]; see `open_array` for the checks and errors."""
-        return open_array(self.path(index, field), self.shape(field), field.dtype, writable)
+        return open_array(self.path(index, field), self.shape(field), field.dtype, writable=writable)
 
     def delete(self, index: int) -> None:
         """Deletes the files of a chunk, if there are any."""

@@ -130,7 +130,7 @@ def write_rows(path: Path, first_row: int, rows: Array) -> None:
 
 def open_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], writable: bool = False) -> Array:
     """`map_array` as a plain ndarray, since indexing `np.memmap` is several times slower."""
-    return np.asarray(map_array(path, shape, dtype, writable))
+    return np.asarray(map_array(path, shape, dtype, writable=writable))
 
 
 def map_array(

@@ -37,7 +37,7 @@ def extend_record(
     else:
         if record.rows == 0:
             files.create(record.index, latents=False, reserve=False)
-        files.append(record.index, arrays, record.rows, rows)
+        files.append(record.index, arrays, low=record.rows, high=rows)
     crc32 = {
         field.name: checksum(array[record.rows : rows], record.crc32.get(field.name, 0))
         for field, array in zip(fields, arrays, strict=True)
@@ -75,7 +75,7 @@ def load_chunks(files: ChunkFiles, fields: Sequence[Field], saved: Manifest, sna
                 _compare(files.path(record.index, field), array[: record.rows], record.crc32[field.name])
     for position, field in enumerate(fields):
         if field.latent and saved.chunks:
-            _load_latents(store, position, field, saved, snapshot / field.file_name)
+            _load_latents(store, position, field, saved=saved, path=snapshot / field.file_name)
     return store
 
 

@@ -85,7 +85,7 @@ class Saves:
             temporary.mkdir()
             if latents is not None:
                 checksums = {
-                    field.name: write_array_file(temporary / field.file_name, shape, field.dtype, blocks)
+                    field.name: write_array_file(temporary / field.file_name, shape, field.dtype, blocks=blocks)
                     for field, shape, blocks in latents
                 }
                 manifest = replace(manifest, latents_crc32=checksums)

@@ -90,7 +90,15 @@ class SequenceReplay:
         chunk_rows: int = 1024,
     ) -> None:
         check_fields(fields)
-        _check_settings(num_envs, capacity, length, seed, folder, storage, chunk_rows)
+        _check_settings(
+            num_envs,
+            capacity,
+            length,
+            seed=seed,
+            folder=folder,
+            storage=storage,
+            chunk_rows=chunk_rows,
+        )
         self.fields = tuple(fields)
         self.num_envs = num_envs
         self.capacity = capacity
@@ -116,7 +124,7 @@ class SequenceReplay:
         self._notes_written = False
         self._files: ChunkFiles | None = None
         if self.folder is not None:
-            self._files = ChunkFiles(self.folder, self.fields, self.num_envs, chunk_rows)
+            self._files = ChunkFiles(self.folder, self.fields, self.num_envs, chunk_rows=chunk_rows)
         self._store: ChunkStore
         if self.storage == "disk":
             assert self._files is not None
@@ -264,12 +272,12 @@ class SequenceReplay:
             if record.rows < rows:
                 arrays = self._store.arrays(index)
                 self._records[index] = extend_record(
-                    record, rows, self.fields, arrays, self._files, self.storage == "disk"
+                    record, rows, self.fields, arrays=arrays, files=self._files, mapped=self.storage == "disk"
                 )
         manifest = Manifest(
             name=name,
             serial=self._saves.next_serial(),
-            layout=make_layout(self.fields, self.num_envs, self.length, self.storage),
+            layout=make_layout(self.fields, self.num_envs, self.length, storage=self.storage),
             chunk_rows=self._chunk_rows,
             first_row=self._first,
             end_row=self._end,
@@ -300,13 +308,13 @@ class SequenceReplay:
         """
         if self._files is None or self._saves is None:
             raise ConfigError("The replay was made without a folder and cannot be restored; pass folder=...")
-        saved = Manifest.from_json(manifest, make_layout(self.fields, self.num_envs, self.length, self.storage))
-        files = ChunkFiles(self._files.folder, self.fields, self.num_envs, saved.chunk_rows)
+        saved = Manifest.from_json(manifest, make_layout(self.fields, self.num_envs, self.length, storage=self.storage))
+        files = ChunkFiles(self._files.folder, self.fields, self.num_envs, chunk_rows=saved.chunk_rows)
         store: ChunkStore
         if self.storage == "ram":
-            store = load_chunks(files, self.fields, saved, self._saves.path(saved))
+            store = load_chunks(files, self.fields, saved, snapshot=self._saves.path(saved))
         else:
-            check_chunks(files, self.fields, saved, verify)
+            check_chunks(files, self.fields, saved, verify=verify)
             store = DiskChunks(files, self.fields)
         self._use_chunk_rows(saved.chunk_rows)
         self._files, self._store = files, store
@@ -443,7 +451,7 @@ class SequenceReplay:
     def _write_notes(self) -> None:
         """Writes the notes for people into the folder, once a process."""
         if self.folder is not None and not self._notes_written:
-            write_notes(self.folder, self.fields, self.num_envs, self._chunk_rows, self.length)
+            write_notes(self.folder, self.fields, self.num_envs, chunk_rows=self._chunk_rows, length=self.length)
             self._notes_written = True
 
     def _latent_blocks(self) -> Iterator[tuple[Field, tuple[int, ...], Iterator[Array]]]:

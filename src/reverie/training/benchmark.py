@@ -21,7 +21,7 @@ from reverie.training.memory import keep_freed_memory
 INTERFACES = {
     "vector": Interface((ObservationPart("vector", "vector", (24,)),), (ActionPart("action", "continuous", 6),)),
     "image": Interface(
-        (ObservationPart("image", "image", (64, 64, 3)),), (ActionPart("action", "discrete", 1, (17,)),)
+        (ObservationPart("image", "image", (64, 64, 3)),), (ActionPart("action", "discrete", 1, classes=(17,)),)
     ),
 }
 """The two interfaces for which the specification gives parameter counts and timings of other implementations."""
@@ -111,10 +111,10 @@ def measure(
         statistics.median(seconds),
         min(seconds),
         _phases(agent, batch),
-        agent.count_parameters()["total"],
-        counter.get_total_flops(),
-        matmul_rate(device, dtype),
-        _machine(device, dtype),
+        parameters=agent.count_parameters()["total"],
+        flops=counter.get_total_flops(),
+        matmul_rate=matmul_rate(device, dtype),
+        machine=_machine(device, dtype),
     )
 
 

@@ -233,7 +233,7 @@ class Checkpoints:
         try:
             manifest = read_json(folder / MANIFEST, MANIFEST_SHAPE)
             listed = manifest["files"]
-            check_shape(listed, dict.fromkeys(listed, {"bytes": COUNT, "sha256": TEXT}), MANIFEST, "files")
+            check_shape(listed, dict.fromkeys(listed, {"bytes": COUNT, "sha256": TEXT}), MANIFEST, key="files")
         except ReverieError as error:
             raise CheckpointError(
                 f"checkpoint {folder} is damaged: its {MANIFEST} cannot be read ({str(error).partition(';')[0]})"

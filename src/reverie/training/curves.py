@@ -137,7 +137,7 @@ def plot_learning_curves(
             scores for any of the tasks.
         OSError: the picture cannot be written.
     """
-    _check_arguments(x, metric, smoothing, published)
+    _check_arguments(x, metric, smoothing, published=published)
     if labels and len(labels) != len(runs):
         raise ReverieError(
             f"Expected one label for each of the {len(runs)} given folders, got {len(labels)}; a folder that holds "
@@ -145,7 +145,7 @@ def plot_learning_curves(
         )
     curves, empty, names = [], [], set()
     for folder, label in _find_labeled_runs(runs, labels).items():
-        curve, found = _read_run(folder, x, metric, label)
+        curve, found = _read_run(folder, x, metric, label=label)
         names |= found
         if len(curve.x) or len(curve.score_x):
             curves.append(curve)
@@ -163,7 +163,7 @@ def plot_learning_curves(
     if copies:
         pairs = ", ".join(f"{copy.folder} (as {kept.folder})" for copy, kept in copies)
         warnings.warn(f"not drawn, since settings and seed are those of another run: {pairs}", stacklevel=2)
-    figure = _draw(group_runs(curves, group_by), x, metric, smoothing, published)
+    figure = _draw(group_runs(curves, group_by), x, metric, smoothing=smoothing, published=published)
     encoded = io.BytesIO()
     figure.savefig(encoded, format="png")
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -254,15 +254,15 @@ def _draw(
         axis.set_axis_off()
     bands, cut = [], False
     for axis, (task, several) in zip(axes, groups.items(), strict=False):
-        drawn = [_draw_group(axis, group, colors[group.color_key], smoothing) for group in several]
+        drawn = [_draw_group(axis, group, colors[group.color_key], smoothing=smoothing) for group in several]
         found = [band for band in drawn if band is not None]
-        _label_panel(axis, task, x, metric)
+        _label_panel(axis, task, x, metric=metric)
         if published != "none":
             own_end = max(curve.end for group in several for curve in group.runs)
-            draw_published(axis, scores[task], agent_colors, own_end)
+            draw_published(axis, scores[task], agent_colors, own_end=own_end)
         cut |= _draw_bands(axis, found)
         bands += found
-    caption = _caption([group for several in groups.values() for group in several], bands, cut, smoothing)
+    caption = _caption([group for several in groups.values() for group in several], bands, cut, smoothing=smoothing)
     caption += "" if published == "none" else "; dashed and dotted: published scores"
     caption = textwrap.fill(caption, int(figure.get_figwidth() * _CAPTION_LETTERS_PER_INCH))
     figure.supxlabel(caption, fontsize=8, color="0.4")

@@ -255,9 +255,11 @@ def check_environment(
     target = choose_device(device)
     preset = preset or default_preset(target.type)
     values = preset_values(agent, preset, interface)
-    _measure_speed(source, report, values.get("num_envs", TrainSettings.num_envs), seconds * SPEED_SHARE, seed)
+    _measure_speed(
+        source, report, values.get("num_envs", TrainSettings.num_envs), seconds=seconds * SPEED_SHARE, seed=seed
+    )
     if estimate and report.ok:
-        report.estimate = _estimate(agent, preset, values, interface, report, target)
+        report.estimate = _estimate(agent, preset, values, interface=interface, report=report, device=target)
     return report
 
 
@@ -280,7 +282,7 @@ class _RandomPlay:
             with _heard(self._note_bounds):
                 self._run(steps, begun + seconds, progress)
         except EnvironmentProblem as problem:
-            self.report.faults.append(Fault("problem", self._episode, self._step, str(problem)))
+            self.report.faults.append(Fault("problem", self._episode, self._step, sentence=str(problem)))
         self.report.seconds = time.perf_counter() - begun
         self._describe()
 
@@ -315,7 +317,7 @@ class _RandomPlay:
             self._high[name] = max(self._high.get(name, -math.inf), float(values.max()))
 
     def _note_bounds(self, sentence: str) -> None:
-        self.report.faults.append(Fault("bounds", self._episode, self._step, sentence))
+        self.report.faults.append(Fault("bounds", self._episode, self._step, sentence=sentence))
 
     def _describe(self) -> None:
         """What is known of the parts."""
@@ -326,9 +328,9 @@ class _RandomPlay:
                 part.name,
                 part.kind,
                 part.shape,
-                part.classes,
-                declared.get(part.name),
-                (self._low[part.name], self._high[part.name]) if part.name in self._low else None,
+                classes=part.classes,
+                declared=declared.get(part.name),
+                seen=(self._low[part.name], self._high[part.name]) if part.name in self._low else None,
             )
             for part in adapter.interface.observations
         )
@@ -337,7 +339,7 @@ class _RandomPlay:
             own = [next(variables) for _ in range(part.size)]
             bounds = (float(min(v.low for v in own)), float(max(v.high for v in own)))
             shown = bounds if part.kind == "continuous" else None
-            report.actions += (PartReport(part.name, part.kind, (part.size,), part.classes, shown),)
+            report.actions += (PartReport(part.name, part.kind, (part.size,), classes=part.classes, declared=shown),)
         report.time_limit, report.action_repeat = adapter.time_limit, adapter.action_repeat
         report.info = tuple(sorted(self._info))
 
@@ -364,7 +366,7 @@ def _repeat(source: EnvironmentSource, report: EnvironmentReport, play: _RandomP
             observation, reward, terminated, truncated, _ = adapter.step(play.actions[step - 1])
             difference = _difference(play.seen[step], (observation, float(reward), terminated or truncated))
     except EnvironmentProblem as problem:
-        report.faults.append(Fault("problem", 0, step, f"when the episode was repeated: {problem}"))
+        report.faults.append(Fault("problem", 0, step, sentence=f"when the episode was repeated: {problem}"))
         return
     finally:
         adapter.close()
@@ -374,8 +376,8 @@ def _repeat(source: EnvironmentSource, report: EnvironmentReport, play: _RandomP
                 "random",
                 0,
                 step,
-                f"the same seed and the same actions led to another {difference}, so runs cannot be repeated, and one "
-                f"that is resumed begins new episodes; draw random numbers from self.np_random after "
+                sentence=f"the same seed and the same actions led to another {difference}, so runs cannot be repeated, "
+                f"and one that is resumed begins new episodes; draw random numbers from self.np_random after "
                 f"super().reset(seed=seed)",
             )
         )
@@ -412,7 +414,7 @@ def _measure_speed(
                 report.num_envs, report.vectorization = num_envs, pool.vectorization
                 report.steps_per_second = count * num_envs / elapsed
     except EnvironmentProblem as problem:
-        report.faults.append(Fault("problem", 0, 0, f"with {num_envs} environments side by side: {problem}"))
+        report.faults.append(Fault("problem", 0, 0, sentence=f"with {num_envs} environments side by side: {problem}"))
 
 
 def _estimate(
@@ -426,8 +428,8 @@ def _estimate(
     """What a run with the preset's own number of steps takes."""
     known = {entry.name for entry in fields(TrainSettings)}
     settings = TrainSettings(**{name: value for name, value in values.items() if name in known})
-    config = make_config(agent, {}, preset, interface)
-    costs = time_costs(config, interface, device, choose_precision("auto", device), report.num_envs)
+    config = make_config(agent, {}, preset, interface=interface)
+    costs = time_costs(config, interface, device, dtype=choose_precision("auto", device), num_envs=report.num_envs)
     with torch.random.fork_rng():
         built = config.build(interface)
     parameters = built.count_parameters()["total"]
@@ -439,7 +441,17 @@ def _estimate(
     peak = peak_memory()
     memory = None if peak is None else peak + replay
     disk = replay + (KEPT_CHECKPOINTS * BYTES_PER_WEIGHT + 4) * parameters
-    return Estimate(agent, preset, settings.steps, updates, parameters, seconds, memory, disk, str(device))
+    return Estimate(
+        agent,
+        preset,
+        settings.steps,
+        updates=updates,
+        parameters=parameters,
+        seconds=seconds,
+        memory=memory,
+        disk=disk,
+        device=str(device),
+    )
 
 
 @contextmanager

@@ -179,7 +179,7 @@ def act(
     """One decision for each environment of a pool: flat actions float32 [E, A] and the agent's next state."""
     observation = to_tensors(steps.observation, agent.device)
     is_first = torch.from_numpy(steps.is_first).to(agent.device)
-    action, state = agent.act(observation, is_first, state, deterministic)
+    action, state = agent.act(observation, is_first, state, deterministic=deterministic)
     return action.float().cpu().numpy(), state
 
 
@@ -219,9 +219,9 @@ def play(
     steps, state = pool.start_new_episodes(np.full(pool.num_envs, first_episode)), None
     taken = 0
     if audience:
-        audience.see(pool, steps, lengths, totals, quota > 0)
+        audience.see(pool, steps, lengths, totals=totals, playing=quota > 0)
     while len(result.returns) < episodes and not (stop() or (audience and audience.gone)):
-        action, state = act(agent, steps, state, deterministic)
+        action, state = act(agent, steps, state, deterministic=deterministic)
         if record > len(result.episodes):
             for e in np.flatnonzero((quota > 0) & (np.array([len(r) for r in rows]) < RECORDED_STEPS)):
                 rows[e].append(_row(steps, action, int(e)))
@@ -247,9 +247,9 @@ def play(
         totals = np.where(steps.is_first, 0, totals + steps.reward)
         lengths = np.where(steps.is_first, 0, lengths + 1)
         if audience:
-            audience.see(pool, steps, lengths, totals, quota > 0)
+            audience.see(pool, steps, lengths, totals=totals, playing=quota > 0)
         if watch:
-            watch(_how_far(result, episodes, taken, quota, lengths))
+            watch(_how_far(result, episodes, taken, quota=quota, lengths=lengths))
     return result
 
 
@@ -258,7 +258,7 @@ def _how_far(result: Evaluation, episodes: int, taken: int, quota: np.ndarray, l
     usual = float(np.mean(result.lengths)) if result.lengths else result.limit
     left = np.where(quota > 0, np.maximum(quota * usual - lengths, 1), 0).max()
     decisions = sum(result.lengths) + int(lengths[quota > 0].sum())
-    return Playing(len(result.returns), episodes, decisions, float(taken / (taken + left)))
+    return Playing(len(result.returns), episodes, decisions, share=float(taken / (taken + left)))
 
 
 def _row(steps: Steps, action: np.ndarray, e: int) -> dict[str, np.ndarray]:
@@ -321,13 +321,25 @@ def evaluate(
         if pool is None:
             lanes = 1 if audience and audience.live else num_envs or side_by_side(source, episodes)
             render = audience is not None
-            made = make_pool(source, min(lanes, episodes), seed, vectorization, render=render, info=info)
+            made = make_pool(source, min(lanes, episodes), seed, vectorization=vectorization, render=render, info=info)
             pool = stack.enter_context(made)
         else:
             first = seed * EPISODES_PER_SEED
         torch.manual_seed(seed)
         most = limit or pool.time_limit or episode_limit(longest)
-        result = play(agent, pool, episodes, deterministic, record, progress, stop, most, watch, audience, first)
+        result = play(
+            agent,
+            pool,
+            episodes,
+            deterministic=deterministic,
+            record=record,
+            progress=progress,
+            stop=stop,
+            limit=most,
+            watch=watch,
+            audience=audience,
+            first_episode=first,
+        )
     warn_of_missing(info, result.info, source.name)
     if result.cut_off and limit is None:
         warnings.warn(

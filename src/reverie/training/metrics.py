@@ -151,7 +151,7 @@ class MetricWriter:
         """
         from reverie.dream.pictures import encode_gif
 
-        self._add_image(name, encode_gif(frames, fps), frames.shape[1], frames.shape[2], counters)
+        self._add_image(name, encode_gif(frames, fps), frames.shape[1], width=frames.shape[2], counters=counters)
 
     def image(self, name: str, array: np.ndarray, counters: Mapping[str, int]) -> None:
         """Shows a picture in TensorBoard.
@@ -168,7 +168,7 @@ class MetricWriter:
 
         encoded = io.BytesIO()
         Image.fromarray(array).save(encoded, format="PNG")
-        self._add_image(name, encoded.getvalue(), array.shape[0], array.shape[1], counters)
+        self._add_image(name, encoded.getvalue(), array.shape[0], width=array.shape[1], counters=counters)
 
     @property
     def seconds(self) -> float:

@@ -118,7 +118,7 @@ def read_description(path: Path) -> dict[str, Any]:
             description = parse_json(metadata[COPY].encode(), f"the header of {weights}")
     check_shape(description, DESCRIPTION, str(path / CONFIG_FILE))
     size = description["environment"].get("image_size")
-    check_shape([] if size is None else size, [POSITIVE], str(path / CONFIG_FILE), "environment.image_size")
+    check_shape([] if size is None else size, [POSITIVE], str(path / CONFIG_FILE), key="environment.image_size")
     return dict(description)
 
 
@@ -191,7 +191,7 @@ def load_model(path: Path, device: torch.device, checkpoint: str = "best") -> tu
         from reverie.training.pipeline.loading import load_run
 
         with damage_of(path):
-            return load_run(path, read_description(path), device, checkpoint)
+            return load_run(path, read_description(path), device, checkpoint=checkpoint)
     for attempt in range(TRIES):
         weights = find_weights(path, checkpoint)
         try:

@@ -155,7 +155,7 @@ class RunFolder:
             (section, name): (there, value)
             for section, values in plain.items()
             for name, value in values.items()
-            if (there := _stored_value(stored, section, name, old, value)) != value
+            if (there := _stored_value(stored, section, name, defaults=old, otherwise=value)) != value
         }
         kept = {key: stored[key] for key in KEPT if key in stored}
         return Claim(str(stored.get("fingerprint") or _first_fingerprint(stored)), differences, kept)

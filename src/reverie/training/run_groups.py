@@ -106,7 +106,7 @@ def read_identity(folder: Path, label: str | None = None) -> RunIdentity:
     values[SEED] = _frozen(seed)
     task = _name_in(config.get("environment")) or resolved.parent.parent.name
     agent = _name_in(config.get("agent")) or resolved.parent.name
-    return RunIdentity(folder, task, agent, str(seed), values, label)
+    return RunIdentity(folder, task, agent, seed=str(seed), settings=values, label=label)
 
 
 def _history(config: Mapping[str, Any]) -> dict[Setting, Hashable]:
@@ -258,7 +258,7 @@ def group_runs(runs: Sequence[R], by: Sequence[str] | None = None) -> dict[str, 
         for bucket in several:
             shown.setdefault(bucket[0].head, set()).update(_differing(bucket[0], several, chosen))
     names = _Names(runs)
-    return {task: _name_groups(tasks[task], shown, chosen, names) for task in sorted(tasks)}
+    return {task: _name_groups(tasks[task], shown, chosen, names=names) for task in sorted(tasks)}
 
 
 def differing_settings(runs: Sequence[RunIdentity]) -> list[str]:
@@ -328,7 +328,12 @@ def _name_groups(
         order = sorted(shown[first.head] | keys)
         values = tuple((key, first.settings.get(key, _ABSENT)) for key in order)
         whole = name if brief.count(name) == 1 else names.group(first, keys, len(keys))
-        group = RunGroup(whole, (first.head, first.agent, values), tuple(bucket), tuple(differing_settings(bucket)))
+        group = RunGroup(
+            name=whole,
+            color_key=(first.head, first.agent, values),
+            runs=tuple(bucket),
+            pooled=tuple(differing_settings(bucket)),
+        )
         groups.append(((first.head, first.agent, [_order(value) for _, value in values]), group))
     return [group for _, group in sorted(groups, key=lambda pair: pair[0])]
 

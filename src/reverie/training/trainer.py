@@ -102,7 +102,7 @@ class Trainer:
                 self.vectorization = newest_state(self.path).get("measured_vectorization") or "auto"
             one = settings.num_envs == 1 and settings.vectorization == "auto"
             place = "in-process" if one else self.vectorization
-            self.pool = make_pool(source, settings.num_envs, settings.seed, place, info=settings.info)
+            self.pool = make_pool(source, settings.num_envs, settings.seed, vectorization=place, info=settings.info)
             undo.callback(self.pool.close)
             if not one:
                 self.vectorization = self.pool.vectorization
@@ -127,13 +127,13 @@ class Trainer:
         size, latents = (sum(f.bytes for f in fields if f.latent or every) for every in (True, False))
         values = sum(math.prod(field.shape) for field in fields if not field.latent)
         batch = config.batch_size * config.batch_length * values * 4 * BATCH_COPIES
-        warn_if_large(size * rows, rows, settings.replay_storage, self.path, latents * rows, batch)
+        warn_if_large(size * rows, rows, settings.replay_storage, folder=self.path, latents=latents * rows, batch=batch)
         self.replay = SequenceReplay(
             fields,
             settings.num_envs,
             config.replay_capacity,
-            config.batch_length + self.agent.replay_context,
-            settings.seed,
+            length=config.batch_length + self.agent.replay_context,
+            seed=settings.seed,
             folder=self.path / "replay",
             storage=settings.replay_storage,
             online=config.schedule().newest_first,
@@ -146,12 +146,12 @@ class Trainer:
         defaults = {"agent_config": asdict(type(config)()), "settings": asdict(TrainSettings())}  # type: ignore[call-overload]
         defaults["environment"] = EnvironmentSource("").identity()
         claim = self.folder.claim(described, identity, defaults)
-        changes = changed_settings(self.folder, claim, config, interface, self._may_change)
+        changes = changed_settings(self.folder, claim, config, interface=interface, may_change=self._may_change)
         self.description = described
         self.checkpoints = Checkpoints(self.path, claim.fingerprint)
         self.collector = Collector(self.agent, self.pool, self.replay)
         self.updater = Updater(self.agent, self.replay, config)
-        self.outlook = Outlook(config, settings.steps, settings.num_envs, self.replay.length)
+        self.outlook = Outlook(config, settings.steps, settings.num_envs, window=self.replay.length)
         self.endless = EndlessEpisodes(config.schedule(), self.pool.time_limit, settings.num_envs)
         history: dict[str, Any] = dict(claim.kept)
         position = self._resume(checkpoint, history)
@@ -331,7 +331,7 @@ class Trainer:
             warnings.warn(without_updates, stacklevel=3)
         if self.visible:
             agent, num_envs = self.agent, self.settings.num_envs
-            costs = time_costs(self.config, agent.interface, agent.device, agent.compute_dtype, num_envs)
+            costs = time_costs(self.config, agent.interface, agent.device, dtype=agent.compute_dtype, num_envs=num_envs)
             self.display.say(self.outlook.plan(self.preset, self.env_steps, costs))
 
     def _advance(self) -> None:
@@ -340,7 +340,7 @@ class Trainer:
         actions = self.updater.schedule.warmup_actions if warming_up else "policy"
         self.env_steps += self.collector.collect("experience" if actions == "policy" else actions)
         finished = self.collector.episodes
-        self.updater.learn(self.env_steps, self.env_steps - before, finished, finished - episodes)
+        self.updater.learn(self.env_steps, self.env_steps - before, episodes=finished, new_episodes=finished - episodes)
         if warming_up and self.updater.begun:
             self.display.forget_speed()
         self.display.update(self.env_steps)
@@ -398,14 +398,14 @@ class Trainer:
             )
         lent = self.source.kind == "object" or settings.evaluates_in_training
         if not lent:
-            self.vectorization = settle_vectorization(self.vectorization, self.source, episodes, settings.seed)
+            self.vectorization = settle_vectorization(self.vectorization, self.source, episodes, seed=settings.seed)
         with self.display.busy("evaluating"), self.collector.lend() if lent else contextlib.nullcontext() as pool:
             result = evaluate(
                 self.agent,
                 self.source,
                 episodes,
-                settings.seed + self.env_steps,
-                settings.deterministic_evaluation,
+                seed=settings.seed + self.env_steps,
+                deterministic=settings.deterministic_evaluation,
                 record=VIDEO_SEQUENCES if settings.videos else 0,
                 stop=lambda: self._stop,
                 vectorization=self.vectorization,
@@ -448,12 +448,12 @@ class Trainer:
             torch.manual_seed(self.settings.seed)
             prediction = predict_open_loop(self.agent, sequences)
         title = f"{self.config.name} on {self.source.name}, step {self.env_steps:,}"
-        drawing = Drawing(prediction, self._scene, title, VIDEO_FRAMES)
+        drawing = Drawing(prediction, self._scene, title, most_frames=VIDEO_FRAMES)
         partial = self.path / "videos" / PARTIAL_VIDEOS
         for file in drawing.save(partial / f"open_loop_{self.env_steps:09d}.mp4"):
             self.display.say(f"drawn: {shown(file.replace(partial.parent / file.name))}")
         remove_folder(partial, OWN_VIDEOS)
-        self.writer.video("dream/open_loop", drawing.narrow(TENSORBOARD_COLUMNS), self.counters, drawing.fps)
+        self.writer.video("dream/open_loop", drawing.narrow(TENSORBOARD_COLUMNS), self.counters, fps=drawing.fps)
         if drawing.board is not None:
             self.writer.image("dream/curves", drawing.board.picture, self.counters)
 

@@ -66,7 +66,7 @@ OPTIONAL_TASKS = {
 
 for _domain, _task in CONTROL_TASKS:
     OPTIONAL_TASKS[f"dmc/{_domain}-{_task}-v0"] = OptionalTask(
-        "reverie.envs.suites.deepmind_control:DeepMindControl", "dmc", 1000, {"domain": _domain, "task": _task}
+        "reverie.envs.suites.deepmind_control:DeepMindControl", "dmc", 1000, kwargs={"domain": _domain, "task": _task}
     )
 
 for _name, _entry_point in TASKS.items():

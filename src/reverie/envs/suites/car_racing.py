@@ -340,10 +340,10 @@ def draw_indicators(car: Any) -> NDArray[np.uint8]:
     upright = [(5, 0.02 * math.hypot(*car.hull.linearVelocity), (full, full, full))]
     upright += [(7 + k, 0.01 * wheels[k].omega, blue if k < 2 else violet) for k in range(4)]
     for place, value, color in upright:
-        _draw_bar(draw, (place, place + 1), (4 - value, 4), color)
+        _draw_bar(draw, (place, place + 1), (4 - value, 4), color=color)
     level = ((20, -10.0 * wheels[0].joint.angle, (0, full, 0)), (30, -0.8 * car.hull.angularVelocity, (full, 0, 0)))
     for place, value, color in level:
-        _draw_bar(draw, (place, place + value), (1, 3), color)
+        _draw_bar(draw, (place, place + value), (1, 3), color=color)
     return np.asarray(strip.reduce(STRIP_DETAIL))
 
 

@@ -16,7 +16,8 @@ from reverie.errors import CheckpointError, RunFolderError
 from reverie.replay.files import checksum, damaged, map_array
 from reverie.safe_files import COUNT, POSITIVE, RECORD
 from reverie.training.files import read_json, write_json
-from reverie.training.pipeline.players import Job, Players, Policy
+from reverie.training.pipeline.players import Players
+from reverie.training.pipeline.policies import Job, Policy
 
 PROGRESS = "progress.json"
 PROGRESS_SHAPE = {"rows": COUNT, "tried?": COUNT, "steps?": COUNT, "lengths": [POSITIVE], "crc32?": RECORD}

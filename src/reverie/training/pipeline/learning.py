@@ -310,7 +310,7 @@ def train_memory(
     lengths = store.lengths[: int(np.searchsorted(np.cumsum(store.lengths), rows_there, "right"))]
     while not training.complete:
         epoch, skipped = divmod(training.updates - training.begun, per_epoch)
-        for number, rows in enumerate(memory_chunks(lengths, batch, length, (seed, 2, training.begun, epoch))):
+        for number, rows in enumerate(memory_chunks(lengths, batch, length, seed=(seed, 2, training.begun, epoch))):
             if number < skipped:
                 continue
             seed_update(seed, 2, training.updates)
@@ -325,7 +325,7 @@ def train_memory(
             else:
                 state = MixtureState(training.carried["hidden"].to(device), training.carried["cell"].to(device))
             with training.computing():
-                output, state = memory.observe(latents[:, :-1], action[:, :-1], first[:, :-1].float(), state)
+                output, state = memory.observe(latents[:, :-1], action[:, :-1], first[:, :-1].float(), state=state)
             training.carried = {"hidden": state.hidden.detach(), "cell": state.cell.detach()}
             targets = (
                 terminal[:, 1:].float() if memory.restart_head else None,

@@ -71,7 +71,7 @@ def load_run(
         (VISION_FILE, agent.world_model.vision, vision_updates(config, lengths, iteration)),
         (MEMORY_FILE, agent.world_model.memory, memory_updates(config, iteration)),
     ):
-        if Training(path / name, module, 1.0, 1).updates > most:
+        if Training(path / name, module, 1.0, total=1).updates > most:
             raise CheckpointError(
                 f"{path} is learning in its iteration {iteration + 2}, and its controller is still that of the one "
                 f"before; let it go on until it has evolved a new one"

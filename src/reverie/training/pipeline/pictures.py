@@ -55,13 +55,13 @@ def run_pictures(
     """
     folder.mkdir(exist_ok=True)
     pictures: dict[Path, Callable[[Path], None]] = {
-        folder / "reconstruction.png": lambda path: reconstruction_grid(agent.world_model, store, title, path),
-        folder / "sliders.png": lambda path: slider_sheet(agent.world_model, encoded, title, path),
+        folder / "reconstruction.png": lambda path: reconstruction_grid(agent.world_model, store, title, path=path),
+        folder / "sliders.png": lambda path: slider_sheet(agent.world_model, encoded, title, path=path),
     }
     if dreams:
-        pictures[folder / "temperatures.mp4"] = lambda path: dream_video(agent, dreams, title, path)
+        pictures[folder / "temperatures.mp4"] = lambda path: dream_video(agent, dreams, title, path=path)
     if source.kind != "object":
-        pictures[folder / "game.mp4"] = lambda path: game_video(agent, source, seed, title, path)
+        pictures[folder / "game.mp4"] = lambda path: game_video(agent, source, seed, title=title, path=path)
     return pictures
 
 
@@ -234,12 +234,13 @@ def _bordered(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _heading(label: str, width: int, size: int = 12) -> NDArray[np.uint8]:
     """A label above a column."""
-    return text(label, width, HEADING, size, align="center")
+    return text(label, width, HEADING, size=size, align="center")
 
 
 def _label(label: str, second: str = "", height: int = 64 * ENLARGED + 2 * GAP) -> NDArray[np.uint8]:
     """A label before a row, in one line or two."""
     if not second:
-        return text(label, LABEL_WIDTH, height, 13)
+        return text(label, LABEL_WIDTH, height, size=13)
     upper = height // 2
-    return np.concatenate([text(label, LABEL_WIDTH, upper, 13), text(second, LABEL_WIDTH, height - upper, 11, GRAY)], 0)
+    first = text(label, LABEL_WIDTH, upper, size=13)
+    return np.concatenate([first, text(second, LABEL_WIDTH, height - upper, size=11, ink=GRAY)], 0)

@@ -59,7 +59,7 @@ class ControllerSearch:
                 self.evolution.restore(data["evolution"], arrays)
 
     def _new(self) -> Evolution:
-        return Evolution(self._parameters, self._config.population, self._config.deviation, self._seed)
+        return Evolution(self._parameters, self._config.population, self._config.deviation, seed=self._seed)
 
     @property
     def generation(self) -> int:

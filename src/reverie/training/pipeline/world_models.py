@@ -45,7 +45,8 @@ from reverie.training.pipeline.loading import (
     vision_updates,
 )
 from reverie.training.pipeline.pictures import TEMPERATURES, evolution_curve, run_pictures
-from reverie.training.pipeline.players import ControllerPolicy, Episode, Job, Players, Policy, RandomPolicy
+from reverie.training.pipeline.players import Episode, Players, numbers_of
+from reverie.training.pipeline.policies import ControllerPolicy, Job, Policy, RandomPolicy
 from reverie.training.pipeline.reuse import refuse_half_taken, reusable, take_over, vision_weights
 from reverie.training.pipeline.search import ControllerSearch, read_search
 from reverie.training.pipeline.settings import PipelineSettings
@@ -108,7 +109,7 @@ class WorldModelsTraining:
         self.encoded: NDArray[np.float16] | None = None
         single = settings.vectorization == "in-process" or source.kind == "object"
         processes = 0 if single else settings.threads or processors()
-        self._players = Players(source, processes, settings.num_envs, settings.info)
+        self._players = Players(source, processes, settings.num_envs, info=settings.info)
         self.display = Display("", 1, visible)
 
     def _open(self) -> None:
@@ -148,7 +149,7 @@ class WorldModelsTraining:
         claim = self.folder.claim(described, {**identity, "agent_config": fixed}, defaults)
         self.folder.refuse(claim)
         self.folder.settle(claim, described)
-        self.search = ControllerSearch(controller, self.controller.count, config, settings.seed)
+        self.search = ControllerSearch(controller, self.controller.count, config, seed=settings.seed)
         if other is not None and taken is not None:
             self.search.begin(taken.iterations - 1)
             self.search.save()
@@ -156,9 +157,11 @@ class WorldModelsTraining:
             if self.visible:
                 print(f"reused from {other}: {', '.join(taken.stages)}")
         name, width = self.model.name, self.interface.action_width
-        self.store = FrameStore(frames, name, width, config.episodes(config.iterations - 1) * config.collect_steps)
+        self.store = FrameStore(
+            frames, name, width, capacity=config.episodes(config.iterations - 1) * config.collect_steps
+        )
         if other is not None and not self.store.lengths:
-            self.store.copy_from(FrameStore(other / "frames", name, width, None))
+            self.store.copy_from(FrameStore(other / "frames", name, width, capacity=None))
         self.writer = open_log(self.path, self.search, flat_settings(described))
 
     @property
@@ -219,7 +222,7 @@ class WorldModelsTraining:
         """Shows a stage and adds its wall time to what is known of it."""
         begun = time.monotonic()
         try:
-            with Display(f"{name} · {self.source.name}", total, self.visible, unit) as self.display:
+            with Display(f"{name} · {self.source.name}", total, self.visible, unit=unit) as self.display:
                 yield self.display
         finally:
             seconds = stage_seconds(self.path)
@@ -247,12 +250,12 @@ class WorldModelsTraining:
                 self._players,
                 policy,
                 store,
-                wanted,
-                config.collect_steps,
-                1 if iteration else config.shortest_episode,
-                lambda number: Job(episode_seed(settings.seed, COLLECTING, number), parameters),
-                lambda episodes: display.update(episodes, f"{store.rows:,} frames"),
-                lambda: self._stop,
+                episodes=wanted,
+                longest=config.collect_steps,
+                shortest=1 if iteration else config.shortest_episode,
+                job=lambda number: Job(episode_seed(settings.seed, COLLECTING, number), parameters),
+                progress=lambda episodes: display.update(episodes, f"{store.rows:,} frames"),
+                stop=lambda: self._stop,
             )
 
     def _controller_policy(self) -> ControllerPolicy:
@@ -276,18 +279,24 @@ class WorldModelsTraining:
 
         return done
 
+    def _training(self, path: Path, module: torch.nn.Module, rate: float, *, total: int, begun: int) -> Training:
+        precision, last = self.precision, self.config.anneal_to
+        return Training(path, module, rate, total=total, precision=precision, begun=begun, anneal_to=last)
+
     def _learn_vision(self, iteration: int) -> None:
         config, total = self.config, self._vision_updates(iteration)
         path = self.path / VISION_FILE
         begun, rate = self._vision_updates(iteration - 1), config.vision_learning_rate
-        training = Training(path, self.model.vision, rate, total, self.precision, begun, config.anneal_to)
+        training = self._training(path, self.model.vision, rate, total=total, begun=begun)
         if not config.vision_epochs:
             training.save_if_due(0, force=not path.exists())
         if not training.complete:
             with self._stage("learning to see (V)", total, "updates") as display:
                 done = self._after_update(training, display, memory_updates(config, iteration - 1))
                 rows, seed = rows_of(self.config, self.store.lengths, iteration), self.settings.seed
-                train_vision(training, self.store, rows, config.vision_batch, seed, self.device, done)
+                train_vision(
+                    training, self.store, rows, batch=config.vision_batch, seed=seed, device=self.device, done=done
+                )
 
     def _encode(self, iteration: int) -> None:
         """Latents of the frames that V saw in this iteration; those of earlier ones are of no use any more."""
@@ -303,7 +312,9 @@ class WorldModelsTraining:
                 display.update(done, "latents")
                 return self._stop
 
-            self.encoded = encode_frames(self.model, self.store, rows, path, encoded_so_far, self.precision, known)
+            self.encoded = encode_frames(
+                self.model, self.store, rows, path=path, done=encoded_so_far, precision=self.precision, known=known
+            )
         if self.encoded is None:
             return
         self.agent.first_latents.copy_(
@@ -316,7 +327,7 @@ class WorldModelsTraining:
         config, settings, total = self.config, self.settings, memory_updates(self.config, iteration)
         path = self.path / MEMORY_FILE
         begun, rate = memory_updates(config, iteration - 1), config.memory_learning_rate
-        training = Training(path, self.model.memory, rate, total, self.precision, begun, config.anneal_to)
+        training = self._training(path, self.model.memory, rate, total=total, begun=begun)
         if config.random_memory:
             training.save_if_due(0, force=not path.exists())
         if training.complete:
@@ -327,19 +338,19 @@ class WorldModelsTraining:
                 training,
                 self.store,
                 self.encoded,
-                config.memory_batch,
-                config.memory_length,
-                config.memory_clip,
-                settings.seed,
-                self.device,
-                self._after_update(training, display, self._vision_updates(iteration)),
+                batch=config.memory_batch,
+                length=config.memory_length,
+                clip=config.memory_clip,
+                seed=settings.seed,
+                device=self.device,
+                done=self._after_update(training, display, self._vision_updates(iteration)),
             )
 
     def dream(self, temperature: float, seed: int | tuple[int, ...]) -> Dream[Any]:
         """A dream that begins in first frames of collected episodes, with latents drawn anew."""
         generator = np.random.default_rng(seed)
         starts = self.agent.first_states(len(self.agent.first_latents[0]), generator)
-        dream = Dream(self.model, starts, 1, temperature, draw_ends=self.config.draw_ends)
+        dream = Dream(self.model, starts, 1, temperature=temperature, draw_ends=self.config.draw_ends)
         dream.random = generator
         return dream
 
@@ -401,7 +412,7 @@ class WorldModelsTraining:
         self.search.played += sum(episode.length for episode in episodes)
         measured = np.array([(episode.total, episode.surprise) for episode in episodes])
         returns, surprise = measured.reshape(len(candidates), config.rollouts, 2).mean(1).T
-        return returns, returns + config.curiosity * surprise, _numbers_of(episodes, self.settings.info)
+        return returns, returns + config.curiosity * surprise, numbers_of(episodes, self.settings.info)
 
     @property
     def _limit(self) -> int:
@@ -418,7 +429,7 @@ class WorldModelsTraining:
             for episode in self._players.play(policy, jobs, longest=self._limit + 1, stop=lambda: self._stop):
                 episodes.append(episode)
                 decisions += episode.length
-                self.display.watch(Playing(len(episodes), len(jobs), decisions, len(episodes) / len(jobs)))
+                self.display.watch(Playing(len(episodes), len(jobs), decisions, share=len(episodes) / len(jobs)))
         return episodes
 
     def _draw(self) -> None:
@@ -428,8 +439,17 @@ class WorldModelsTraining:
         seed, temperatures = self.settings.seed, () if self.config.random_memory else TEMPERATURES
         dreams = {temperature: self.dream(temperature, (seed, 4)) for temperature in temperatures}
         videos, title = self.path / "videos", f"{self.config.name} on {self.source.name}"
-        pictures = run_pictures(self.agent, self.source, self.store, self.encoded, dreams, seed, title, videos)
-        with Display(f"drawing · {self.source.name}", len(pictures), self.visible, "pictures") as self.display:
+        pictures = run_pictures(
+            self.agent,
+            self.source,
+            self.store,
+            encoded=self.encoded,
+            dreams=dreams,
+            seed=seed,
+            title=title,
+            folder=videos,
+        )
+        with Display(f"drawing · {self.source.name}", len(pictures), self.visible, unit="pictures") as self.display:
             for number, (path, draw) in enumerate(pictures.items(), start=1):
                 with self.display.busy(path.name):
                     draw(path)
@@ -447,7 +467,7 @@ class WorldModelsTraining:
         """Dreamed returns of candidates [P, n] in R rollouts each, computed in the precision of the run: [P, R]."""
         parts, horizon = self.interface.actions, self.config.dream_horizon
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
-            return dreamed_returns(dream, self.controller, parameters, parts, rollouts, horizon)
+            return dreamed_returns(dream, self.controller, parameters, parts=parts, rollouts=rollouts, horizon=horizon)
 
     def _score(self, display: Display, policy: ControllerPolicy) -> None:
         """Plays real and dreamed episodes with the newest controller; nothing is kept if Ctrl-C cuts them short."""
@@ -460,7 +480,7 @@ class WorldModelsTraining:
         totals, lengths = [e.total for e in episodes], [e.length for e in episodes]
         cut_off = sum(episode.cut_off for episode in episodes)
         result = Evaluation(totals, lengths, deterministic=False, limit=self._limit, cut_off=cut_off)
-        result.info = _numbers_of(episodes, self.settings.info)
+        result.info = numbers_of(episodes, self.settings.info)
         score = {
             **self._counters(self.updates),
             "generation": search.generation,
@@ -473,13 +493,7 @@ class WorldModelsTraining:
         search.add(score)
         self._log(self.updates, {**result.metrics(), "generation": search.generation})
         write_json(self.path / SCORES_FILE, search.scores)
-        evolution_curve(search.history, search.scores, self.config.evolve_in, self.path / CURVE_FILE)
+        evolution_curve(search.history, search.scores, self.config.evolve_in, path=self.path / CURVE_FILE)
         display.say(f"drawn: {shown(self.path / CURVE_FILE)}")
         dreamed = f", dreamed {score['dream']['mean']:.1f} ± {score['dream']['std']:.1f}" if "dream" in score else ""
         display.say(f"generation {search.generation}: candidates {search.tried:.1f}{dreamed}, real {result.summary()}")
-
-
-def _numbers_of(episodes: list[Episode], names: tuple[str, ...]) -> dict[str, list[float]]:
-    """The numbers of the info of all episodes that have them, by name."""
-    known = {name: [episode.info[name] for episode in episodes if name in episode.info] for name in names}
-    return {name: [value for value in values if not np.isnan(value)] for name, values in known.items()}
