@@ -84,8 +84,8 @@ def draw_temperatures(rows: list[dict], path: Path) -> None:
     }
     figure = Figure(figsize=(5.2, 3.4), dpi=110, layout="constrained")
     axes = figure.add_subplot()
-    for (label, values), colour, style in zip(lines.items(), ("C0", "C1") * 2, ("-", "-", "--", "--"), strict=True):
-        axes.plot(sorted(map(temperature, rows)), values, style, color=colour, marker="o", label=label)
+    for (label, values), color, style in zip(lines.items(), ("C0", "C1") * 2, ("-", "-", "--", "--"), strict=True):
+        axes.plot(sorted(map(temperature, rows)), values, style, color=color, marker="o", label=label)
     axes.axhline(210, color="0.6", linewidth=1, label="random play, paper")
     axes.set_xlabel("temperature of the dream")
     axes.set_ylabel(f"tics survived, generation {last}")

@@ -53,8 +53,8 @@ class Frames:
 
     Attributes:
         model: dm_control's model, whose arrays can be read by names.
-        positions: generalised positions, [J, T, nq].
-        velocities: generalised velocities, [J, T, nv].
+        positions: generalized positions, [J, T, nq].
+        velocities: generalized velocities, [J, T, nv].
         sensors: [J, T, nsensordata].
         controls: [J, T, nu].
     """
@@ -103,7 +103,7 @@ def finger_spin(frames: Frames) -> np.ndarray:
 
 
 def cheetah_run(frames: Frames) -> np.ndarray:
-    """Speed in tens of metres a second, at most 1: [J, T]."""
+    """Speed in tens of meters a second, at most 1: [J, T]."""
     return np.clip(frames.sensors[..., 0] / 10, 0, 1)
 
 

@@ -291,7 +291,7 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
     finally:
         os.close(descriptor)
-    synchronise_folder(path.parent)
+    synchronize_folder(path.parent)
 
 
 def sweep(folder: Path, targets: re.Pattern[str]) -> None:
@@ -346,7 +346,7 @@ def remove_folder(folder: Path, names: re.Pattern[str]) -> None:
         folder.rmdir()
 
 
-def synchronise_folder(folder: Path) -> None:
+def synchronize_folder(folder: Path) -> None:
     """Makes the names inside a folder durable (fsync of the folder); does nothing where the system has no such call."""
     if os.name != "posix":
         return

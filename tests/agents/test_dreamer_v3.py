@@ -238,7 +238,7 @@ def test_actor_gradient_of_2023_depends_on_the_actions(interface, estimator):
     assert agent.behavior.settings.estimator == estimator
 
 
-def test_the_optimisers_own_every_trained_weight_once():
+def test_the_optimizers_own_every_trained_weight_once():
     for year in (2025, 2023):
         agent = small(year)
         if year == 2025:

@@ -400,7 +400,7 @@ def test_weights_round_trip(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", MADE)
-def test_the_optimisers_own_every_trained_weight_once(name):
+def test_the_optimizers_own_every_trained_weight_once(name):
     agent = built(MADE[name], SQUARE)
     owned = [id(p) for members in agent.optimizer.parameters.values() for p in members]
     assert sorted(owned) == sorted(id(p) for p in agent.parameters() if p.requires_grad)

@@ -67,7 +67,7 @@ def test_without_clipping_the_search_does_not_narrow_where_all_candidates_are_eq
     assert plan.deviation.square().mean().item() == pytest.approx(1, abs=0.05)
     clipped = CrossEntropyPlanner(3, 2000, 4, 2000).search(score, 1, 2, device="cpu", generator=seeded())
     assert clipped.deviation.square().mean().item() < 0.4
-    # Towards a target beyond the bound the mean goes on, and what is carried out stays within.
+    # Toward a target beyond the bound the mean goes on, and what is carried out stays within.
     target = torch.tensor([[[1.0], [-1.0]]])
     planner = CrossEntropyPlanner(2, 100, 5, 10, clip=False)
     assert planner.search(quadratic(target), 1, 1, device="cpu", generator=seeded()).mean.abs().min() > 1

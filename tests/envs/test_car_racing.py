@@ -66,7 +66,7 @@ def drive(environment, seed, choices):
 
 
 def difference(first, second, rows):
-    """Mean absolute difference of each frame in grey levels, [T]."""
+    """Mean absolute difference of each frame in gray levels, [T]."""
     return np.abs(first[:, rows].astype(int) - second[:, rows]).mean((1, 2, 3))
 
 

@@ -118,8 +118,8 @@ def test_an_own_id_that_looks_like_an_extra_works():
 
 
 def test_environments_that_cannot_be_made():
-    with pytest.raises(EnvironmentProblem, match="'CartPole-v1' could not be made with kwargs {'colour': 1}"):
-        make("CartPole-v1", kwargs={"colour": 1})
+    with pytest.raises(EnvironmentProblem, match="'CartPole-v1' could not be made with kwargs {'color': 1}"):
+        make("CartPole-v1", kwargs={"color": 1})
     with pytest.raises(EnvironmentProblem, match="ZeroDivisionError") as caught:
         make(lambda: 1 / 0)
     assert isinstance(caught.value.__cause__, ZeroDivisionError)

@@ -74,7 +74,7 @@ def test_t_maze_shows_the_cue_only_once():
 
 
 def catch(seen):
-    """Moves the paddle towards the ball; a ball that covers the paddle has been caught."""
+    """Moves the paddle toward the ball; a ball that covers the paddle has been caught."""
     cells = seen[-1][::16, ::16]
     ball = np.argwhere((cells == (255, 224, 64)).all(-1))[0]
     paddle = np.argwhere((cells == (64, 192, 96)).all(-1))

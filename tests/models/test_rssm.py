@@ -6,14 +6,14 @@ import torch
 from reverie.models.rssm import RSSM, LatentState
 from reverie.nn.cells import BlockGRU, ClassicGRU, Memoryless, NormGRU, ResetAfterGRU
 from reverie.nn.latents import CategoricalLatent, GaussianLatent
-from reverie.nn.layers import Initialiser, NetworkStyle, plain_style
+from reverie.nn.layers import Initializer, NetworkStyle, plain_style
 
 D, A, K, HIDDEN = 16, 3, 7, 8
 LATENT = CategoricalLatent(4, 5, 0.01)
 CPU = torch.device("cpu")
 INPUTS = {"stochastic": LATENT.width, "action": A, "hidden": HIDDEN}
 SIZES = {"deterministic": D, "tokens": K, "hidden": HIDDEN, "posterior_layers": 1}
-NORMAL = Initialiser("truncated_normal", "in")
+NORMAL = Initializer("truncated_normal", "in")
 RMS = NetworkStyle(norm="rms", activation="silu", kernel=NORMAL, output_kernel=NORMAL)
 OLDER = {
     "2019": lambda: ClassicGRU(D, **INPUTS, style=plain_style("relu")),

@@ -13,7 +13,7 @@ from reverie.models.overshooting import overshooting_loss
 from reverie.models.rssm import LatentState
 from reverie.nn.contrast import ContrastiveHead
 from reverie.nn.layers import plain_style
-from reverie.ops.transforms import quantise
+from reverie.ops.transforms import quantize
 from reverie.spaces import ActionPart, Interface, ObservationPart
 
 ACTION = (ActionPart("a", "continuous", 2),)
@@ -112,12 +112,12 @@ def test_an_image_loss_is_half_the_squared_error_on_what_the_encoder_saw():
 # ---------------------------------------------------------------- images with five bits
 
 
-def test_quantised_images_by_hand():
+def test_quantized_images_by_hand():
     # 200 has the level 200 // 8 = 25 of 32; the middle of it is 25.5 / 32 of the range.
     image = torch.tensor([0, 7, 8, 200, 255], dtype=torch.uint8)
-    middle = quantise(image, 5, deterministic=True)
+    middle = quantize(image, 5, deterministic=True)
     torch.testing.assert_close(middle * 32 / 255, torch.tensor([0.5, 0.5, 1.5, 25.5, 31.5]))
-    noisy = quantise(image.repeat(5000, 1), 5) * 32 / 255
+    noisy = quantize(image.repeat(5000, 1), 5) * 32 / 255
     level = torch.tensor([0.0, 0, 1, 25, 31])
     assert (noisy >= level).all() and (noisy <= level + 1).all()
     torch.testing.assert_close(noisy.mean(0), level + 0.5, rtol=0, atol=0.02)
@@ -242,7 +242,7 @@ def test_contrast_equals_a_loop():
     for b in range(3):
         for t in range(4):
             q = torch.distributions.Normal(mean[b, t], deviation[b, t])
-            # Two neighbouring sequences and three neighbouring steps, round the corner, itself among them.
+            # Two neighboring sequences and three neighboring steps, round the corner, itself among them.
             scores = [q.log_prob(feature[(b + i) % 3, (t + j) % 4]).sum() for i in (0, 1) for j in (-1, 0, 1)]
             expected[b, t] = torch.stack(scores).logsumexp(0) - q.log_prob(feature[b, t]).sum()
     loss = head.loss(tokens, feature)

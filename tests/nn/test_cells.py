@@ -6,11 +6,11 @@ import torch.nn.functional as functional
 
 from reverie.errors import ConfigError
 from reverie.nn.cells import BlockGRU, ClassicGRU, Memoryless, NormGRU, ResetAfterGRU
-from reverie.nn.layers import Initialiser, NetworkStyle, plain_style
+from reverie.nn.layers import Initializer, NetworkStyle, plain_style
 
-NORMAL = Initialiser("truncated_normal", "in")
+NORMAL = Initializer("truncated_normal", "in")
 RMS = NetworkStyle(norm="rms", activation="silu", kernel=NORMAL, output_kernel=NORMAL)
-LAYER = replace(RMS, norm="layer", kernel=Initialiser("truncated_normal", "average"))
+LAYER = replace(RMS, norm="layer", kernel=Initializer("truncated_normal", "average"))
 D, Z, A, HIDDEN, BLOCKS = 12, 10, 3, 5, 4
 INPUTS = {"stochastic": Z, "action": A, "hidden": HIDDEN}
 
@@ -172,7 +172,7 @@ def hidden_layer(cell, z, action, activation):
     return activation(torch.cat([z, action], -1) @ cell.input.weight.T + cell.input.bias)
 
 
-def randomised(cell):
+def randomized(cell):
     for parameter in cell.parameters():
         torch.nn.init.normal_(parameter, 0, 0.4)
     return cell
@@ -185,7 +185,7 @@ def older_inputs():
 
 def test_reset_after_gru_is_that_of_torch():
     h, z, action = older_inputs()
-    cell = randomised(ResetAfterGRU(D, **INPUTS, style=plain_style("elu")))
+    cell = randomized(ResetAfterGRU(D, **INPUTS, style=plain_style("elu")))
     official = torch.nn.GRUCell(HIDDEN, D)
     official.weight_ih.data.copy_(cell.from_input.weight)
     official.bias_ih.data.copy_(cell.from_input.bias)
@@ -196,7 +196,7 @@ def test_reset_after_gru_is_that_of_torch():
 
 def test_classic_gru_resets_h_before_the_product():
     h, z, action = older_inputs()
-    cell = randomised(ClassicGRU(D, **INPUTS, style=plain_style("relu")))
+    cell = randomized(ClassicGRU(D, **INPUTS, style=plain_style("relu")))
     x = hidden_layer(cell, z, action, functional.relu)
     gates = torch.sigmoid(torch.cat([x, h], -1) @ cell.gates.weight.T + cell.gates.bias)
     reset, update = gates[:, :D], gates[:, D:]
@@ -212,7 +212,7 @@ def test_the_gates_of_the_classic_gru_begin_half_open():
 
 def test_norm_gru_of_dreamer_v2_has_biases_and_no_norm_in_its_input_layer():
     h, z, action = older_inputs()
-    cell = randomised(NormGRU(D, **INPUTS, style=plain_style("elu")))
+    cell = randomized(NormGRU(D, **INPUTS, style=plain_style("elu")))
     x = hidden_layer(cell, z, action, functional.elu)
     gates = layer_norm(torch.cat([h, x], -1) @ cell.gates.weight.T + cell.gates.bias)
     reset, candidate, update = (gates * cell.norm_gates.weight + cell.norm_gates.bias).chunk(3, -1)
@@ -223,7 +223,7 @@ def test_norm_gru_of_dreamer_v2_has_biases_and_no_norm_in_its_input_layer():
 
 def test_a_memoryless_cell_forgets_h():
     h, z, action = older_inputs()
-    cell = randomised(Memoryless(**INPUTS, style=plain_style("relu")))
+    cell = randomized(Memoryless(**INPUTS, style=plain_style("relu")))
     torch.testing.assert_close(run(cell, h, z, action), hidden_layer(cell, z, action, functional.relu))
     assert torch.equal(run(cell, h, z, action), run(cell, -h, z, action))
     assert not cell.remembers and ClassicGRU.remembers

@@ -7,11 +7,11 @@ from torch.nn.functional import conv2d, conv_transpose2d, elu, relu, silu
 
 from reverie.nn.decoders import Decoder
 from reverie.nn.encoders import Encoder, encode_discrete, group_images, image_stages, padded_side
-from reverie.nn.layers import Initialiser, NetworkStyle, plain_style
+from reverie.nn.layers import Initializer, NetworkStyle, plain_style
 from reverie.ops.transforms import symlog
 from reverie.spaces import ObservationPart
 
-NORMAL = Initialiser("truncated_normal", "in")
+NORMAL = Initializer("truncated_normal", "in")
 D, Z = 16, 6
 MIDDLE = {"deterministic": D, "stochastic": Z, "depth": 2, "units": 8, "layers": 2}
 RMS = NetworkStyle(norm="rms", activation="silu", kernel=NORMAL, output_kernel=NORMAL)
@@ -123,9 +123,9 @@ def test_strided_image_encoder_stage_by_stage():
     for convolution, norm in zip(encoder.images[0].convolutions, encoder.images[0].norms, strict=True):
         assert convolution.bias is None
         x = torch.nn.functional.conv2d(x, convolution.weight, None, stride=2, padding=1)
-        centred = x - x.mean(1, keepdim=True)
-        normalised = centred / torch.sqrt(centred.square().mean(1, keepdim=True) + 1e-3)
-        x = silu(normalised * norm.scale[:, None, None] + norm.shift[:, None, None])
+        centered = x - x.mean(1, keepdim=True)
+        normalized = centered / torch.sqrt(centered.square().mean(1, keepdim=True) + 1e-3)
+        x = silu(normalized * norm.scale[:, None, None] + norm.shift[:, None, None])
     expected = x.permute(0, 2, 3, 1).reshape(1, 1, -1)
     torch.testing.assert_close(encoder({"image": pixels}), expected, rtol=1e-4, atol=1e-5)
 
@@ -337,7 +337,7 @@ def test_unpadded_images_come_back_from_one_cell():
     torch.testing.assert_close(decoder(feature)["camera"], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_raw_vectors_are_neither_squashed_nor_normalised():
+def test_raw_vectors_are_neither_squashed_nor_normalized():
     parts = [ObservationPart("speed", "vector", (3,))]
     encoder, decoder = older(parts)
     observation = {"speed": torch.randn(2, 4, 3) * 50}

@@ -32,7 +32,7 @@ def test_divergence_and_entropy_agree_with_torch():
     torch.testing.assert_close(latent.entropy(p), one.entropy().sum(-1))
 
 
-def test_samples_are_reparameterised():
+def test_samples_are_reparameterized():
     latent = GaussianLatent(1)
     outputs = torch.tensor([[0.7, 0.3]], requires_grad=True)
     torch.manual_seed(0)

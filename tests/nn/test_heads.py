@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from reverie.nn.heads import ActionDistribution, ContinueHead, NormalHead, PolicyHead, TwoHotHead
-from reverie.nn.layers import Initialiser, NetworkStyle, plain_style
+from reverie.nn.layers import Initializer, NetworkStyle, plain_style
 from reverie.nn.policies import BoundedNormal, TanhNormal, TruncatedNormal
 from reverie.ops.transforms import symexp
 from reverie.spaces import ActionPart
 
-NORMAL = Initialiser("truncated_normal", "in")
+NORMAL = Initializer("truncated_normal", "in")
 RMS = NetworkStyle(norm="rms", activation="silu", kernel=NORMAL, output_kernel=NORMAL)
 RANGE = (0.1, 1.0)
 STEER, BUTTONS = ActionPart("steer", "continuous", 2), ActionPart("buttons", "discrete", 3, (3, 3, 2))
@@ -62,7 +62,7 @@ def test_continuous_samples_are_neither_squashed_nor_clipped():
     assert sample.std().item() == pytest.approx(1, abs=0.035)
 
 
-def test_continuous_samples_are_reparameterised():
+def test_continuous_samples_are_reparameterized():
     parameters = torch.zeros(50, 2, requires_grad=True)
     sample = distribution(parameters, ActionPart("a", "continuous", 1)).sample()
     (gradient,) = torch.autograd.grad(sample.sum(), parameters)
@@ -73,7 +73,7 @@ def test_continuous_samples_are_reparameterised():
 
 
 def test_least_probability_of_a_discrete_action():
-    # 1 % over 5 actions: 0.002, and 0.992 for the favourite, however large the logits.
+    # 1 % over 5 actions: 0.002, and 0.992 for the favorite, however large the logits.
     part = ActionPart("a", "discrete", 1, (5,))
     parameters = torch.tensor([[1e4, 0, 0, 0, -1e4]])
     each = [distribution(parameters, part).log_probability(torch.eye(5)[k : k + 1]).exp().item() for k in range(5)]
@@ -218,7 +218,7 @@ def test_symexp_mean_is_in_raw_space_and_symlog_mean_is_transformed():
 
 @pytest.mark.parametrize("spacing", ["symexp", "symlog"])
 def test_the_mean_of_the_code_of_a_target_is_the_target(spacing):
-    """What minimises the loss predicts the target: the gradient there vanishes."""
+    """What minimizes the loss predicts the target: the gradient there vanishes."""
     head = TwoHotHead(6, units=8, layers=1, spacing=spacing, style=RMS)
     for target in (-1234.5, -0.3, 0.0, 0.01, 1.0, 77.0, 1e6):
         logits = torch.zeros(255, requires_grad=True)

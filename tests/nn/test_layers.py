@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as functional
 
 from reverie.errors import ConfigError
-from reverie.nn.layers import MLP, BlockLinear, Convolution, Initialiser, Linear, NetworkStyle, NormActivation
+from reverie.nn.layers import MLP, BlockLinear, Convolution, Initializer, Linear, NetworkStyle, NormActivation
 
-NORMAL, AVERAGE = Initialiser("truncated_normal", "in"), Initialiser("truncated_normal", "average")
+NORMAL, AVERAGE = Initializer("truncated_normal", "in"), Initializer("truncated_normal", "average")
 RMS = NetworkStyle(norm="rms", activation="silu", kernel=NORMAL, output_kernel=NORMAL)
 LAYER = replace(RMS, norm="layer")
 
@@ -30,13 +30,13 @@ def test_truncated_normal_with_fan_in():
 
 def test_truncated_normal_with_average_fan():
     # (1024 + 256) / 2 = 640: 1 / sqrt(640) = 0.0395285.
-    layer = Linear(1024, 256, Initialiser("truncated_normal", "average"))
+    layer = Linear(1024, 256, Initializer("truncated_normal", "average"))
     assert layer.weight.std().item() == pytest.approx(0.0395285, rel=0.005)
 
 
 def test_uniform_with_average_fan_is_glorot():
     # Limit sqrt(3 / 640) = 0.0684653, standard deviation limit / sqrt(3).
-    layer = Linear(1024, 256, Initialiser("uniform", "average"))
+    layer = Linear(1024, 256, Initializer("uniform", "average"))
     assert layer.weight.abs().max().item() <= 0.0684654
     assert layer.weight.abs().max().item() > 0.0684
     assert layer.weight.std().item() == pytest.approx(0.0395285, rel=0.005)
@@ -44,13 +44,13 @@ def test_uniform_with_average_fan_is_glorot():
 
 def test_scale_multiplies_the_deviation_and_zero_gives_zeros():
     assert Linear(1024, 512, NORMAL.scaled(0.01)).weight.std().item() == pytest.approx(0.0003125, rel=0.005)
-    for initialiser in (NORMAL.scaled(0), Initialiser("uniform", "average").scaled(0)):
-        assert (Linear(64, 32, initialiser).weight == 0).all()
+    for initializer in (NORMAL.scaled(0), Initializer("uniform", "average").scaled(0)):
+        assert (Linear(64, 32, initializer).weight == 0).all()
 
 
 def test_block_kernels_use_the_full_width_as_fan_in():
     # Kernel (8, 256, 64): 1 / sqrt(8 x 256) = 0.0220971, not 1 / sqrt(256) = 0.0625.
-    layer = BlockLinear(2048, 512, blocks=8, initialiser=NORMAL)
+    layer = BlockLinear(2048, 512, blocks=8, initializer=NORMAL)
     assert layer.weight.shape == (8, 256, 64)
     assert layer.weight.std().item() == pytest.approx(0.0220971, rel=0.01)
     assert layer.bias.shape == (512,)
@@ -58,16 +58,16 @@ def test_block_kernels_use_the_full_width_as_fan_in():
 
 def test_convolution_kernels_count_their_area():
     # 5 x 5 x 32 = 800 inputs: 1 / sqrt(800) = 0.0353553.
-    layer = Convolution(32, 64, kernel=5, initialiser=NORMAL)
+    layer = Convolution(32, 64, kernel=5, initializer=NORMAL)
     assert layer.weight.std().item() == pytest.approx(0.0353553, rel=0.02)
     # 4 x 4 x (32 + 64) / 2 = 768: 1 / sqrt(768) = 0.0360844; the same for a transposed one.
     for transposed in (False, True):
-        layer = Convolution(32, 64, kernel=4, initialiser=AVERAGE, stride=2, transposed=transposed, bias=False)
+        layer = Convolution(32, 64, kernel=4, initializer=AVERAGE, stride=2, transposed=transposed, bias=False)
         assert layer.weight.std().item() == pytest.approx(0.0360844, rel=0.02)
 
 
 def test_block_linear_equals_a_block_diagonal_matrix():
-    layer = BlockLinear(12, 8, blocks=4, initialiser=NORMAL)
+    layer = BlockLinear(12, 8, blocks=4, initializer=NORMAL)
     torch.nn.init.normal_(layer.bias)
     dense = torch.block_diag(*layer.weight)
     assert dense.shape == (12, 8)
@@ -77,7 +77,7 @@ def test_block_linear_equals_a_block_diagonal_matrix():
 
 
 def test_block_linear_keeps_blocks_apart():
-    layer = BlockLinear(12, 8, blocks=4, initialiser=NORMAL)
+    layer = BlockLinear(12, 8, blocks=4, initializer=NORMAL)
     x = torch.randn(1, 12, requires_grad=True)
     # Block 1 of the output (entries 2 and 3) depends on block 1 of the input (entries 3 to 5) only.
     (gradient,) = torch.autograd.grad(layer(x)[0, 2:4].sum(), x)
@@ -89,15 +89,15 @@ def test_block_linear_keeps_blocks_apart():
 @pytest.mark.parametrize(("inputs", "outputs", "what"), [(10, 8, "10 inputs"), (8, 10, "10 outputs")])
 def test_block_linear_refuses_sizes_that_do_not_divide(inputs, outputs, what):
     with pytest.raises(ConfigError, match=f"{what} and 4 blocks.*multiples"):
-        BlockLinear(inputs, outputs, blocks=4, initialiser=NORMAL)
+        BlockLinear(inputs, outputs, blocks=4, initializer=NORMAL)
 
 
 def test_rms_norm_activation():
     layer, x = NormActivation(6, "rms"), torch.randn(4, 6)
     torch.nn.init.normal_(layer.scale)
     assert layer.shift is None
-    normalised = x / torch.sqrt(x.square().mean(-1, keepdim=True) + 1e-4)
-    torch.testing.assert_close(layer(x), functional.silu(normalised * layer.scale))
+    normalized = x / torch.sqrt(x.square().mean(-1, keepdim=True) + 1e-4)
+    torch.testing.assert_close(layer(x), functional.silu(normalized * layer.scale))
 
 
 def test_layer_norm_activation():
@@ -105,9 +105,9 @@ def test_layer_norm_activation():
     torch.nn.init.normal_(layer.scale)
     torch.nn.init.normal_(layer.shift)
     # Biased variance and eps 1e-3 inside the root.
-    centred = x - x.mean(-1, keepdim=True)
-    normalised = centred / torch.sqrt(centred.square().mean(-1, keepdim=True) + 1e-3)
-    torch.testing.assert_close(layer(x), functional.silu(normalised * layer.scale + layer.shift))
+    centered = x - x.mean(-1, keepdim=True)
+    normalized = centered / torch.sqrt(centered.square().mean(-1, keepdim=True) + 1e-3)
+    torch.testing.assert_close(layer(x), functional.silu(normalized * layer.scale + layer.shift))
 
 
 def test_norms_begin_as_identity():
@@ -141,14 +141,14 @@ def test_mlp_without_layers_is_the_identity():
 
 def test_convolution_keeps_halves_and_doubles_sides():
     x = torch.randn(2, 10, 6, 3)
-    assert Convolution(3, 4, kernel=5, initialiser=NORMAL)(x).shape == (2, 10, 6, 4)
-    assert Convolution(3, 4, kernel=4, initialiser=NORMAL, stride=2)(x).shape == (2, 5, 3, 4)
-    assert Convolution(3, 4, kernel=4, initialiser=NORMAL, stride=2, transposed=True)(x).shape == (2, 20, 12, 4)
+    assert Convolution(3, 4, kernel=5, initializer=NORMAL)(x).shape == (2, 10, 6, 4)
+    assert Convolution(3, 4, kernel=4, initializer=NORMAL, stride=2)(x).shape == (2, 5, 3, 4)
+    assert Convolution(3, 4, kernel=4, initializer=NORMAL, stride=2, transposed=True)(x).shape == (2, 20, 12, 4)
 
 
 def test_convolution_by_hand():
     # A 5x5 kernel of ones over an image of ones counts the pixels within reach: 9 at a corner, 25 in the middle.
-    layer = Convolution(1, 1, kernel=5, initialiser=NORMAL)
+    layer = Convolution(1, 1, kernel=5, initializer=NORMAL)
     torch.nn.init.ones_(layer.weight)
     torch.nn.init.constant_(layer.bias, 0.5)
     y = layer(torch.ones(1, 6, 6, 1))[0, :, :, 0]
@@ -158,7 +158,7 @@ def test_convolution_by_hand():
 def test_compute_dtype_follows_the_input():
     modules = [
         Linear(8, 8, NORMAL),
-        BlockLinear(8, 8, blocks=2, initialiser=NORMAL),
+        BlockLinear(8, 8, blocks=2, initializer=NORMAL),
         MLP(8, units=8, layers=2, style=RMS),
     ]
     modules += [MLP(8, units=8, layers=2, style=LAYER), NormActivation(8, "layer")]
@@ -169,7 +169,7 @@ def test_compute_dtype_follows_the_input():
         assert (narrow.float() - wide).abs().max() < 0.1 * max(1, wide.abs().max())
         assert all(parameter.dtype == torch.float32 for parameter in module.parameters())
     image = torch.randn(1, 4, 4, 2).bfloat16()
-    assert Convolution(2, 3, kernel=5, initialiser=NORMAL)(image).dtype == torch.bfloat16
+    assert Convolution(2, 3, kernel=5, initializer=NORMAL)(image).dtype == torch.bfloat16
 
 
 def test_variance_of_the_kernel_keeps_the_scale_of_activations():

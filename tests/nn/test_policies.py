@@ -76,9 +76,9 @@ def test_samples_have_the_moments_of_the_density(name):
         u = torch.linspace(-edge, edge, 20_001)[:, None]
         log_p, action = family.log_probability(u, mean, deviation), u[:, 0]
     weight = log_p.softmax(0)
-    centre = (weight * action).sum()
-    spread = (weight * (action - centre).square()).sum().sqrt()
-    assert sample.mean().item() == pytest.approx(centre.item(), abs=5e-3)
+    center = (weight * action).sum()
+    spread = (weight * (action - center).square()).sum().sqrt()
+    assert sample.mean().item() == pytest.approx(center.item(), abs=5e-3)
     assert sample.std().item() == pytest.approx(spread.item(), abs=5e-3)
 
 

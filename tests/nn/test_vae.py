@@ -87,7 +87,7 @@ def test_samples_have_the_mean_and_deviation_of_the_encoder(vae):
 
 
 def with_encoder(mean, log_variance):
-    """A VAE whose encoder gives these values, [N, 32], and whose decoder paints everything grey (0.5)."""
+    """A VAE whose encoder gives these values, [N, 32], and whose decoder paints everything gray (0.5)."""
     vae = ConvVAE(32)
     torch.nn.init.zeros_(vae.decoder[-1].weight)
     vae.encode = lambda image: (mean, log_variance)
@@ -95,7 +95,7 @@ def with_encoder(mean, log_variance):
 
 
 def test_the_reconstruction_term_by_hand():
-    # Grey against black: 0.5^2 * 64 * 64 * 3 = 3072. Grey against 0.7: 0.04 * 12288 = 491.52. Mean 1781.76.
+    # Gray against black: 0.5^2 * 64 * 64 * 3 = 3072. Gray against 0.7: 0.04 * 12288 = 491.52. Mean 1781.76.
     vae = with_encoder(torch.zeros(2, 32), torch.zeros(2, 32))
     terms = vae.loss(torch.stack([torch.zeros(64, 64, 3), torch.full((64, 64, 3), 0.7)]))
     torch.testing.assert_close(terms["reconstruction"], torch.tensor(1781.76), rtol=1e-5, atol=0)
@@ -141,7 +141,7 @@ def test_bfloat16_images_give_float32_results(vae):
 
 
 def test_training_lowers_the_loss():
-    # Four flat colours, told apart by anything that looks at one pixel.
+    # Four flat colors, told apart by anything that looks at one pixel.
     torch.manual_seed(0)
     vae = ConvVAE(8)
     image = torch.rand(4, 1, 1, 3).expand(4, 64, 64, 3).contiguous()

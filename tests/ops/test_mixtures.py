@@ -24,7 +24,7 @@ def test_two_components_by_hand():
     torch.testing.assert_close(result, torch.tensor([-1.456645]), rtol=0, atol=2e-6)
 
 
-def test_weights_are_normalised():
+def test_weights_are_normalized():
     torch.manual_seed(0)
     value, means, log_deviations = torch.randn(4, 3), torch.randn(4, 3, 5), torch.randn(4, 3, 5)
     log_weights, shift = torch.randn(4, 3, 5), 10 * torch.randn(4, 3, 1)
@@ -87,7 +87,7 @@ def test_the_temperature_multiplies_the_variance(temperature):
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 def test_the_temperature_divides_the_logarithms_of_weights(temperature):
-    # Weights 0.2 and 0.8 become 0.2^(1/t) and 0.8^(1/t), normalised: 0.0588 and 0.9412 at t = 1/2, since
+    # Weights 0.2 and 0.8 become 0.2^(1/t) and 0.8^(1/t), normalized: 0.0588 and 0.9412 at t = 1/2, since
     # 0.04 / (0.04 + 0.64) = 0.0588; 1/3 and 2/3 at t = 2, since sqrt(0.8 / 0.2) = 2. Samples around +-100 with a tiny
     # deviation tell the component. The standard error of a share is below 0.0011.
     torch.manual_seed(0)

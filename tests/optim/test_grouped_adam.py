@@ -134,7 +134,7 @@ def test_state_round_trip_gives_identical_next_steps(early):
 
 
 def test_loaded_state_is_not_shared():
-    """Two optimisers with one state must not move each other's moments."""
+    """Two optimizers with one state must not move each other's moments."""
     first = make()
     set_gradients(first, 0)
     first.step()

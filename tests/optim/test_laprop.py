@@ -146,11 +146,11 @@ def test_state_round_trip_gives_identical_next_steps():
     run(second, 4, seed=1)
     for one, other in zip(first.parameters, second.parameters, strict=True):
         assert torch.equal(one, other)
-    # What was loaded is not shared with the optimiser.
+    # What was loaded is not shared with the optimizer.
     assert saved["count"].item() == 3
 
 
-def test_it_minimises_a_quadratic():
+def test_it_minimizes_a_quadratic():
     p = torch.tensor([3.0, -2.0], requires_grad=True)
     optimizer = LaProp([p], 0.02, warmup=10)
     for _ in range(600):

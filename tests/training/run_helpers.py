@@ -81,7 +81,7 @@ def metrics(run):
 
 
 def tensors(run):
-    """Every tensor of the newest checkpoint: weights, optimiser, random state, environments."""
+    """Every tensor of the newest checkpoint: weights, optimizer, random state, environments."""
     folder = run / "checkpoints" / checkpoints(run)[-1]
     files = sorted(folder.glob("*.safetensors"))
     return {f"{path.stem}/{name}": value for path in files for name, value in load_file(path).items()}

@@ -100,10 +100,10 @@ def test_published_scores_beside_the_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(curves, "draw_published", lambda axis, *rest: drawn.append((axis.get_title(), *rest)))
     runs = [make_run(tmp_path, task, "planet", 0) for task in ("dmc/walker-walk-v0", "ALE/Pong-v5", "Task")]
     assert plot_learning_curves(runs, tmp_path / "a.png", x="frames", published="agents") == []
-    titles, scores, colours, ends = zip(*drawn, strict=True)
+    titles, scores, colors, ends = zip(*drawn, strict=True)
     assert titles == ("ALE/Pong-v5", "Task", "dmc/walker-walk-v0")
     assert [bool(found) for found in scores] == [True, False, True]
-    assert colours[0] == {"planet": "C0", "dreamer-v1": "C1", "dreamer-v2": "C2", "dreamer-v3": "C3"}
+    assert colors[0] == {"planet": "C0", "dreamer-v1": "C1", "dreamer-v2": "C2", "dreamer-v3": "C3"}
     assert ends == (4 * 59 * 400, 59 * 400, 59 * 400)  # one step of the Atari environment is four frames
 
 
@@ -185,7 +185,7 @@ def test_no_legend_covers_a_curve(tmp_path, figures):
 
 def test_moving_average_by_hand():
     x, y = np.array([0.0, 1, 2, 3, 4]), np.array([0.0, 3, 6, 3, 0])
-    # window 0.5 * 4 = 2, so one neighbour on each side: (0+3)/2, (0+3+6)/3, (3+6+3)/3, (6+3+0)/3, (3+0)/2
+    # window 0.5 * 4 = 2, so one neighbor on each side: (0+3)/2, (0+3+6)/3, (3+6+3)/3, (6+3+0)/3, (3+0)/2
     np.testing.assert_allclose(_moving_average(x, y, 0.5), [1.5, 3, 4, 3, 1.5])
     np.testing.assert_array_equal(_moving_average(x, y, 0), y)
 

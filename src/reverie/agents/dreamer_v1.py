@@ -123,7 +123,7 @@ class DreamerV1Config:
     adam_epsilon: float = 1e-7
     """Added to the root of the squared gradients (TF2 code; TF1 code: 1e-4)."""
     gradient_clip: float = 100.0
-    """Largest norm of the gradients of each of the three optimisers (appendix A)."""
+    """Largest norm of the gradients of each of the three optimizers (appendix A)."""
     kl_scale: float = 1.0
     """Weight of the KL divergence (appendix A; 0.1 for discrete actions)."""
     free_nats: float = 3.0

@@ -149,7 +149,7 @@ class DreamerV2Config:
     adam_epsilon: float = 1e-5
     """Added to the root of the squared gradients (table D.1)."""
     gradient_clip: float = 100.0
-    """Largest norm of the gradients of each of the three optimisers (table D.1)."""
+    """Largest norm of the gradients of each of the three optimizers (table D.1)."""
     weight_decay: float = 1e-6
     """Share by which every weight shrinks in an update (table D.1)."""
     kl_scale: float = 0.1

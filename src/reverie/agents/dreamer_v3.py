@@ -15,7 +15,7 @@ from reverie.nn.decoders import Decoder
 from reverie.nn.encoders import Encoder
 from reverie.nn.heads import ContinueHead, PolicyHead, TwoHotHead
 from reverie.nn.latents import CategoricalLatent
-from reverie.nn.layers import Initialiser, NetworkStyle
+from reverie.nn.layers import Initializer, NetworkStyle
 from reverie.optim.laprop import LaProp
 from reverie.spaces import Interface
 
@@ -157,7 +157,7 @@ class DreamerV3Config(EvenSchedule):
     free_nats: float = 1.0
     """Lower bound of each KL loss, nats a step (equation 5)."""
     slow_critic_rate: float = 0.02
-    """Step of the slow critic towards the critic (extended data table 4)."""
+    """Step of the slow critic toward the critic (extended data table 4)."""
     slow_critic_weight: float = 1.0
     """Weight of the pull to the slow critic (extended data table 4)."""
     replay_value_scale: float = 0.3
@@ -175,7 +175,7 @@ class DreamerV3Config(EvenSchedule):
             ConfigError: sizes that do not divide.
         """
         sizes, parts = self.widths(), interface.observations
-        normal = Initialiser("truncated_normal", "in")
+        normal = Initializer("truncated_normal", "in")
         style = NetworkStyle(norm="rms", activation="silu", kernel=normal, output_kernel=normal)
         discount = 1 - 1 / self.discount_horizon
 
@@ -251,7 +251,7 @@ class DreamerV3Config(EvenSchedule):
         return ImaginationAgent(interface, world_model, behavior, replay_context=self.replay_context)
 
     def build_optimizer(self, agent: ImaginationAgent) -> LaProp:
-        """One optimiser for all networks; call when the agent is on its device."""
+        """One optimizer for all networks; call when the agent is on its device."""
         return LaProp(
             agent.parameters(),
             rate=self.learning_rate,

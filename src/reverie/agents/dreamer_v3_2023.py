@@ -15,7 +15,7 @@ from reverie.nn.decoders import Decoder
 from reverie.nn.encoders import Encoder
 from reverie.nn.heads import ContinueHead, PolicyHead, TwoHotHead
 from reverie.nn.latents import CategoricalLatent
-from reverie.nn.layers import Initialiser, NetworkStyle
+from reverie.nn.layers import Initializer, NetworkStyle
 from reverie.optim.grouped_adam import AdamGroup, GroupedAdam
 from reverie.spaces import Interface
 
@@ -123,7 +123,7 @@ class DreamerV3In2023Config(EvenSchedule):
     free_nats: float = 1.0
     """Lower bound of each KL loss, nats a step (equation 5)."""
     slow_critic_rate: float = 0.02
-    """Step of the slow critic towards the critic (appendix C)."""
+    """Step of the slow critic toward the critic (appendix C)."""
     slow_critic_weight: float = 1.0
     """Weight of the pull to the slow critic (section "Critic learning")."""
 
@@ -139,8 +139,8 @@ class DreamerV3In2023Config(EvenSchedule):
         style = NetworkStyle(
             norm="layer",
             activation="silu",
-            kernel=Initialiser("truncated_normal", "average"),
-            output_kernel=Initialiser("uniform", "average"),
+            kernel=Initializer("truncated_normal", "average"),
+            output_kernel=Initializer("uniform", "average"),
         )
 
         # encoder, sequence model, decoder, reward and continue predictors (section "World model learning")

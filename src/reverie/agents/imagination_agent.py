@@ -51,14 +51,14 @@ class PolicyState:
 
 
 class ImaginationAgent(nn.Module):
-    """A world model, a behaviour that acts on it and may learn inside it, and their optimiser.
+    """A world model, a behavior that acts on it and may learn inside it, and their optimizer.
 
     Args:
         interface: observation and action parts.
         world_model: learns from replayed sequences.
         behavior: learns from imagined ones, or plans.
         replay_context: number of leading steps of a replayed window that only give the state to start from, 0 or 1.
-        exploration: noise on the actions that collect experience; None where the behaviour has enough of its own.
+        exploration: noise on the actions that collect experience; None where the behavior has enough of its own.
 
     """
 
@@ -203,7 +203,7 @@ class ImaginationAgent(nn.Module):
         return dict(batch), states, logits
 
     def imagine(self, start: LatentState, deterministic: bool = False) -> Rollout:
-        """What the behaviour would do from `start` [N, ...], in the world model."""
+        """What the behavior would do from `start` [N, ...], in the world model."""
         return self.behavior.imagine(self.world_model, start, deterministic)
 
     def loss(
@@ -226,7 +226,7 @@ class ImaginationAgent(nn.Module):
         return terms | more_terms, metrics | more_metrics, states
 
     def update(self, batch: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """One gradient step on everything; static shapes, no host synchronisation.
+        """One gradient step on everything; static shapes, no host synchronization.
 
         Args:
             batch: see `observe`.

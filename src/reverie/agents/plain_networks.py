@@ -156,7 +156,7 @@ class PlainNetworks:
 def separate_adams(
     agent: ImaginationAgent, rates: Mapping[str, float], *, epsilon: float, clip: float, decay: float = 0.0
 ) -> GroupedAdam:
-    """An Adam for the world model and for each network of the behaviour, with epsilon where TensorFlow has it.
+    """An Adam for the world model and for each network of the behavior, with epsilon where TensorFlow has it.
 
     Args:
         agent: on its device.

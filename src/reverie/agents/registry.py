@@ -45,7 +45,7 @@ class AgentConfig(Protocol):
         """Composes the agent for an environment's observations and actions."""
 
     def build_optimizer(self, agent: ImaginationAgent) -> Optimizer:
-        """The optimiser of an agent that is on its device."""
+        """The optimizer of an agent that is on its device."""
 
 
 def config_class(name: str) -> type[Any]:

@@ -139,7 +139,7 @@ class WorldModelsConfig:
         return self.collect_episodes + iteration * (self.collect_again or self.collect_episodes)
 
     def build(self, interface: Interface) -> WorldModelsAgent:
-        """V, M and C for an environment that shows one 64x64 colour image.
+        """V, M and C for an environment that shows one 64x64 color image.
 
         Raises:
             ConfigError: the environment shows anything else.
@@ -147,7 +147,7 @@ class WorldModelsConfig:
         shown = [(part.name, part.kind, part.shape) for part in interface.observations]
         if len(shown) != 1 or shown[0][2] != IMAGE:
             raise ConfigError(
-                f"World Models sees one colour image of 64x64 pixels, but the environment shows {shown}; use --pixels "
+                f"World Models sees one color image of 64x64 pixels, but the environment shows {shown}; use --pixels "
                 f"to see rendered frames, or --image-size 64 to resize images"
             )
         memory = MixtureRNN(

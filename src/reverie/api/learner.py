@@ -198,7 +198,7 @@ class Learner:
 
         Raises:
             KeyboardInterrupt: Ctrl-C was pressed; a checkpoint was written first.
-            ConfigError: the agent was loaded from a folder made by `save`, which has no optimiser state and no replay.
+            ConfigError: the agent was loaded from a folder made by `save`, which has no optimizer state and no replay.
         """
         if self._saved_in is not None:
             raise ConfigError(

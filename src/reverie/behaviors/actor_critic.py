@@ -157,9 +157,9 @@ class ActorCritic(ImaginedPolicy):
         return probability
 
     def _value_loss(self, logits: Tensor, returns: Tensor, feature: Tensor) -> Tensor:
-        """The critic's loss on the returns, plus the weighted one on the slow critic's mean if it is a regulariser."""
+        """The critic's loss on the returns, plus the weighted one on the slow critic's mean if it is a regularizer."""
         returns, weight = returns.detach(), self.settings.slow_weight
-        if self.slow_critic is None or self.settings.slow != "regulariser":
+        if self.slow_critic is None or self.settings.slow != "regularizer":
             return self.critic.loss(logits, returns)
         slow_value = self.slow_critic.mean(self.slow_critic(feature.detach()))
         if weight == 1:
@@ -193,7 +193,7 @@ class ActorCritic(ImaginedPolicy):
 
     @torch.no_grad()
     def update_slow_critic(self) -> None:
-        """Moves the slow critic towards the critic, the first time at once; call after the optimiser's step."""
+        """Moves the slow critic toward the critic, the first time at once; call after the optimizer's step."""
         if self.slow_critic is None:
             return
         slow: list[Tensor] = list(self.slow_critic.parameters())

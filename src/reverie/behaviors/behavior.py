@@ -1,4 +1,4 @@
-"""What every behaviour offers to the agent that it acts for."""
+"""What every behavior offers to the agent that it acts for."""
 
 from __future__ import annotations
 
@@ -71,4 +71,4 @@ class Behavior(nn.Module, ABC):
         """Trained networks by name."""
 
     def after_update(self) -> None:
-        """Called after every step of the optimiser."""
+        """Called after every step of the optimizer."""

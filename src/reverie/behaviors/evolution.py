@@ -30,7 +30,7 @@ class Candidate:
 
 
 class Evolution:
-    """Covariance matrix adaptation over n parameters, which maximises returns.
+    """Covariance matrix adaptation over n parameters, which maximizes returns.
 
     The search starts at zero with the same deviation in all directions and adapts a full covariance matrix. The
     options are those of World Models, the package's defaults of 2018: in particular the step size follows the length
@@ -88,7 +88,7 @@ class Evolution:
         return self._asked.copy()
 
     def tell(self, parameters: np.ndarray, returns: np.ndarray) -> None:
-        """Moves the distribution towards the candidates with the greatest returns, which ends the generation.
+        """Moves the distribution toward the candidates with the greatest returns, which ends the generation.
 
         Args:
             parameters: [P, n], as they came from `ask`. (The package shortens steps that it did not propose.)

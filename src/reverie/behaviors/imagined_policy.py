@@ -36,10 +36,10 @@ class ActorCriticSettings:
         keep_start: whether the replayed state itself is learned from, or only the imagined ones behind it.
         baseline: with `dynamics`, subtract the value of the state that the action was taken in.
         normalize: divide advantages by the range of returns.
-        slow: what the slow critic is for: `regulariser` of the critic, `target` that gives all values, or `none`.
+        slow: what the slow critic is for: `regularizer` of the critic, `target` that gives all values, or `none`.
         start_continue: continuation of the first imagined state, `predicted` or `true` (from the replay).
         continue_value: predicted continuation enters as `probability` or as `mode` (0 or 1).
-        slow_rate: step of the slow critic towards the critic.
+        slow_rate: step of the slow critic toward the critic.
         slow_every: updates between two such steps.
         slow_weight: weight of the cross entropy to the slow critic's mean.
         replay_value: weight of the critic's loss on replayed rewards; 0 switches it off.
@@ -57,7 +57,7 @@ class ActorCriticSettings:
     keep_start: bool = True
     baseline: bool = True
     normalize: bool = True
-    slow: Literal["regulariser", "target", "none"] = "regulariser"
+    slow: Literal["regularizer", "target", "none"] = "regularizer"
     start_continue: Literal["predicted", "true"] = "predicted"
     continue_value: Literal["probability", "mode"] = "probability"
     slow_rate: float = 0.02
@@ -81,7 +81,7 @@ def frozen(*modules: nn.Module) -> Iterator[None]:
 
 
 class ImaginedPolicy(Behavior):
-    """Base of the behaviours that learn a policy in rollouts of a world model.
+    """Base of the behaviors that learn a policy in rollouts of a world model.
 
     Args:
         actor: policy head.

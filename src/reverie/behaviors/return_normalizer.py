@@ -27,7 +27,7 @@ class ReturnNormalizer(nn.Module):
 
     @torch.no_grad()
     def update(self, returns: Tensor) -> None:
-        """Moves the averages towards the percentiles of `returns`, any shape."""
+        """Moves the averages toward the percentiles of `returns`, any shape."""
         low, high = torch.quantile(returns.detach().float().flatten(), self.get_buffer("percentiles"))
         self.low.lerp_(low, self.rate)
         self.high.lerp_(high, self.rate)

@@ -17,7 +17,7 @@ from reverie.nn.encoders import Encoder
 from reverie.nn.heads import ContinueHead, ScalarHead
 from reverie.nn.latents import GaussianLatent
 from reverie.ops.balance import balanced_kl
-from reverie.ops.transforms import quantise
+from reverie.ops.transforms import quantize
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class WorldModel(nn.Module):
         if self.image_bits is None:
             return batch
         names = {part.name for group in self.decoder.image_groups for part in group}
-        images = {name: quantise(batch[name], self.image_bits, deterministic) for name in names}
+        images = {name: quantize(batch[name], self.image_bits, deterministic) for name in names}
         return {**batch, **images}
 
     def observe(

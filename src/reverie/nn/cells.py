@@ -60,9 +60,9 @@ class BlockGRU(nn.Module):
         self.norm_deterministic = NormActivation(hidden, norm, activation)
         self.norm_stochastic = NormActivation(hidden, norm, activation)
         self.norm_action = NormActivation(hidden, norm, activation)
-        self.hidden = BlockLinear(deterministic + blocks * 3 * hidden, deterministic, blocks=blocks, initialiser=kernel)
+        self.hidden = BlockLinear(deterministic + blocks * 3 * hidden, deterministic, blocks=blocks, initializer=kernel)
         self.norm_hidden = NormActivation(deterministic, norm, activation)
-        self.gates = BlockLinear(deterministic, 3 * deterministic, blocks=blocks, initialiser=kernel)
+        self.gates = BlockLinear(deterministic, 3 * deterministic, blocks=blocks, initializer=kernel)
 
     def embed_action(self, action: Tensor) -> Tensor:
         """Action projection: [..., A] -> [..., hidden]."""

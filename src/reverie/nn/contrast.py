@@ -19,7 +19,7 @@ class ContrastiveHead(nn.Module):
         features: F.
         units, layers: of the hidden network.
         style: of the layers.
-        sequences, steps: features of how many neighbouring sequences and steps each token is compared with.
+        sequences, steps: features of how many neighboring sequences and steps each token is compared with.
     """
 
     def __init__(
@@ -61,15 +61,15 @@ class ContrastiveHead(nn.Module):
         squares = precision @ feature.square().T - 2 * (precision * mean) @ feature.T
         squares = squares + (precision * mean.square()).sum(-1, keepdim=True)
         score = -0.5 * squares - deviation.log().sum(-1, keepdim=True)
-        compared = _neighbours(batch, self.sequences, feature.device).repeat_interleave(steps, 0)
-        compared = compared.repeat_interleave(steps, 1) & _neighbours(steps, self.steps, feature.device).repeat(
+        compared = _neighbors(batch, self.sequences, feature.device).repeat_interleave(steps, 0)
+        compared = compared.repeat_interleave(steps, 1) & _neighbors(steps, self.steps, feature.device).repeat(
             batch, batch
         )
         negative = score.masked_fill(~compared, -torch.inf).logsumexp(-1)
         return (negative - score.diagonal()).view(batch, steps)
 
 
-def _neighbours(count: int, amount: int, device: torch.device) -> Tensor:
+def _neighbors(count: int, amount: int, device: torch.device) -> Tensor:
     """Which of `count` places on a circle lie in the window of `amount` about each: bool [count, count]."""
     place = torch.arange(count, device=device)
     offset = place[None] - place[:, None] + (amount - 1) // 2

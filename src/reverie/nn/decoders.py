@@ -35,7 +35,7 @@ class PooledImageDecoder(nn.Module):
     """Image decoder of the 2025 version: block-diagonal entry, then nearest upsampling and 5x5 convolutions.
 
     h enters through a block-diagonal layer (each block owns a slice of the channels), z through two dense layers;
-    their sum is normalised. The last stage ends in a sigmoid.
+    their sum is normalized. The last stage ends in a sigmoid.
     """
 
     def __init__(
@@ -62,15 +62,15 @@ class PooledImageDecoder(nn.Module):
                 f"divide; choose another depth or number of blocks"
             )
         kernel, norm, activation = style.kernel, style.norm, style.activation
-        self.from_deterministic = BlockLinear(deterministic, cells, blocks=blocks, initialiser=kernel)
+        self.from_deterministic = BlockLinear(deterministic, cells, blocks=blocks, initializer=kernel)
         self.from_stochastic = Linear(stochastic, 2 * units, kernel)
         self.norm_stochastic = NormActivation(2 * units, norm, activation)
         self.to_grid = Linear(2 * units, cells, kernel)
         self.norm_grid = NormActivation(widths[0], norm, activation)
         pairs = zip(widths[:-1], widths[1:], strict=True)
-        self.convolutions = nn.ModuleList(Convolution(a, b, kernel=5, initialiser=kernel) for a, b in pairs)
+        self.convolutions = nn.ModuleList(Convolution(a, b, kernel=5, initializer=kernel) for a, b in pairs)
         self.norms = nn.ModuleList(NormActivation(b, norm, activation) for b in widths[1:])
-        self.output = Convolution(widths[-1], channels, kernel=5, initialiser=style.output_kernel)
+        self.output = Convolution(widths[-1], channels, kernel=5, initializer=style.output_kernel)
 
     def forward(self, feature: Tensor) -> Tensor:
         """[N, D + S C] -> float32 [N, H, W, C] in [0, 1]."""
@@ -99,12 +99,12 @@ class StridedImageDecoder(nn.Module):
         self.to_grid = Linear(features, math.prod(self.grid) * widths[0], style.output_kernel)
         pairs = zip(widths[:-1], widths[1:], strict=True)
         self.convolutions = nn.ModuleList(
-            Convolution(a, b, kernel=4, initialiser=style.kernel, stride=2, transposed=True, bias=False)
+            Convolution(a, b, kernel=4, initializer=style.kernel, stride=2, transposed=True, bias=False)
             for a, b in pairs
         )
         self.norms = nn.ModuleList(NormActivation(b, style.norm, style.activation) for b in widths[1:])
         self.output = Convolution(
-            widths[-1], channels, kernel=4, initialiser=style.output_kernel, stride=2, transposed=True
+            widths[-1], channels, kernel=4, initializer=style.output_kernel, stride=2, transposed=True
         )
 
     def forward(self, feature: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ class UnpaddedImageDecoder(nn.Module):
         self.to_grid = Linear(features, widths[0], style.kernel)
         stages = zip(widths[:-1], widths[1:], (5, 5, 6, 6), strict=True)
         self.convolutions = nn.ModuleList(
-            Convolution(a, b, kernel=k, initialiser=style.kernel, stride=2, transposed=True, padded=False)
+            Convolution(a, b, kernel=k, initializer=style.kernel, stride=2, transposed=True, padded=False)
             for a, b, k in stages
         )
         self.activation = ACTIVATIONS[style.activation]
@@ -142,7 +142,7 @@ class UnpaddedImageDecoder(nn.Module):
 
 
 def _double(x: Tensor) -> Tensor:
-    """Nearest-neighbour upsampling by two: [N, H, W, C] -> [N, 2H, 2W, C]."""
+    """Nearest-neighbor upsampling by two: [N, H, W, C] -> [N, 2H, 2W, C]."""
     n, h, w, c = x.shape
     return x[:, :, None, :, None].expand(n, h, 2, w, 2, c).reshape(n, 2 * h, 2 * w, c)
 

@@ -80,10 +80,10 @@ class ImageEncoder(nn.Module):
         widths = [channels] + [depth * factor for factor in STAGE_FACTORS[network][:stages]]
         pairs = list(zip(widths[:-1], widths[1:], strict=True))
         self.convolutions = nn.ModuleList(
-            Convolution(a, b, kernel=5, initialiser=style.kernel)
+            Convolution(a, b, kernel=5, initializer=style.kernel)
             if self.pooled
             else Convolution(
-                a, b, kernel=4, initialiser=style.kernel, stride=2, bias=style.norm == "none", padded=padded
+                a, b, kernel=4, initializer=style.kernel, stride=2, bias=style.norm == "none", padded=padded
             )
             for a, b in pairs
         )

@@ -1,4 +1,4 @@
-"""Heads: a network on the latent feature and the distribution that its outputs parametrise."""
+"""Heads: a network on the latent feature and the distribution that its outputs parametrize."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ class ActionDistribution:
         self.widths.append(width)
 
     def sample(self, deterministic: bool = False) -> Tensor:
-        """An action [..., A]: reparameterised (normal) or straight-through (categorical); the mode if asked for."""
+        """An action [..., A]: reparameterized (normal) or straight-through (categorical); the mode if asked for."""
         pieces = []
         for kind, values in self._factors:
             if kind == "normal":
@@ -190,7 +190,7 @@ class ActionDistribution:
 
 
 def _runs(classes: Sequence[int]) -> list[tuple[int, int]]:
-    """Runs of neighbouring variables with equally many classes: (3, 3, 5) -> [(2, 3), (1, 5)]."""
+    """Runs of neighboring variables with equally many classes: (3, 3, 5) -> [(2, 3), (1, 5)]."""
     runs: list[tuple[int, int]] = []
     for count in classes:
         if runs and runs[-1][1] == count:
@@ -226,7 +226,7 @@ class PolicyHead(nn.Module):
         super().__init__()
         self.parts, self.uniform_mix, self.continuous = tuple(parts), uniform_mix, continuous or BoundedNormal()
         self.network = MLP(features, units=units, layers=layers, style=style)
-        # One layer a parameter, because the optimiser clips the gradient of each kernel on its own.
+        # One layer a parameter, because the optimizer clips the gradient of each kernel on its own.
         self.outputs = nn.ModuleDict()
         for part in parts:
             names = ("mean", "deviation") if part.kind == "continuous" else ("logits",)

@@ -123,7 +123,7 @@ class GaussianLatent:
         return torch.cat([mean, deviation + self.least], -1)
 
     def sample(self, outputs: Tensor, deterministic: bool = False, temperature: float = 1.0) -> Tensor:
-        """A reparameterised sample; the means if `deterministic`.
+        """A reparameterized sample; the means if `deterministic`.
 
         Args:
             outputs: [..., 2 S].

@@ -1,4 +1,4 @@
-"""Linear, convolutional and normalising layers with the initialisers of the Dreamer line.
+"""Linear, convolutional and normalizing layers with the initializers of the Dreamer line.
 
 The compute dtype follows the input: weights are kept in float32 and cast to the dtype of what they multiply, norms
 compute in float32. A caller chooses bfloat16 by casting what it feeds in.
@@ -28,7 +28,7 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
 
 
 @dataclass(frozen=True)
-class Initialiser:
+class Initializer:
     """How a kernel is drawn.
 
     Attributes:
@@ -41,9 +41,9 @@ class Initialiser:
     fan: Literal["in", "average"] = "in"
     scale: float = 1.0
 
-    def scaled(self, scale: float) -> Initialiser:
-        """The same initialiser with another `scale`."""
-        return Initialiser(self.distribution, self.fan, scale)
+    def scaled(self, scale: float) -> Initializer:
+        """The same initializer with another `scale`."""
+        return Initializer(self.distribution, self.fan, scale)
 
     def fill(self, kernel: Tensor, fan_in: int, fan_out: int) -> None:
         """Draws `kernel` in place."""
@@ -60,7 +60,7 @@ class Initialiser:
                 kernel.mul_(1.1368 * deviation)
 
 
-GLOROT = Initialiser("uniform", "average")
+GLOROT = Initializer("uniform", "average")
 """Uniform with the variance 2 / (inputs + outputs) (Glorot and Bengio, 2010), the default of TensorFlow."""
 
 
@@ -71,14 +71,14 @@ class NetworkStyle:
     Attributes:
         norm: of hidden layers.
         activation: of hidden layers, after the norm.
-        kernel: initialiser of hidden layers.
-        output_kernel: initialiser of output layers.
+        kernel: initializer of hidden layers.
+        output_kernel: initializer of output layers.
     """
 
     norm: Norm
     activation: Activation
-    kernel: Initialiser
-    output_kernel: Initialiser
+    kernel: Initializer
+    output_kernel: Initializer
 
     def with_output(self, scale: float) -> NetworkStyle:
         """The same style with another scale of the output kernels; 0 for zeros."""
@@ -93,11 +93,11 @@ def plain_style(activation: Activation) -> NetworkStyle:
 class Linear(nn.Module):
     """x W + b over the last axis: [..., inputs] -> [..., outputs]."""
 
-    def __init__(self, inputs: int, outputs: int, initialiser: Initialiser, bias: bool = True) -> None:
+    def __init__(self, inputs: int, outputs: int, initializer: Initializer, bias: bool = True) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(outputs, inputs))
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
-        initialiser.fill(self.weight, inputs, outputs)
+        initializer.fill(self.weight, inputs, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., inputs] -> [..., outputs]."""
@@ -115,7 +115,7 @@ class BlockLinear(nn.Module):
         ConfigError: a width is not a multiple of the number of blocks.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, blocks: int, initialiser: Initialiser) -> None:
+    def __init__(self, inputs: int, outputs: int, *, blocks: int, initializer: Initializer) -> None:
         super().__init__()
         for what, width in (("inputs", inputs), ("outputs", outputs)):
             if width % blocks:
@@ -126,7 +126,7 @@ class BlockLinear(nn.Module):
         self.blocks = blocks
         self.weight = nn.Parameter(torch.empty(blocks, inputs // blocks, outputs // blocks))
         self.bias = nn.Parameter(torch.zeros(outputs))
-        initialiser.fill(self.weight, inputs, outputs)
+        initializer.fill(self.weight, inputs, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., inputs] -> [..., outputs], block after block."""
@@ -213,7 +213,7 @@ class Convolution(nn.Module):
         outputs: int,
         *,
         kernel: int,
-        initialiser: Initialiser,
+        initializer: Initializer,
         stride: int = 1,
         transposed: bool = False,
         bias: bool = True,
@@ -225,7 +225,7 @@ class Convolution(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
         self.stride, self.transposed = stride, transposed
         self.padding = (kernel - stride + 1) // 2 if padded else 0
-        initialiser.fill(self.weight, inputs * kernel**2, outputs * kernel**2)
+        initializer.fill(self.weight, inputs * kernel**2, outputs * kernel**2)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, H, W, C] -> [N, H', W', K]."""

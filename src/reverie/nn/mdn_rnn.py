@@ -179,7 +179,7 @@ class MixtureRNN(nn.Module):
         rewards: Tensor | None = None,
         actions: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """The terms of the loss, whose sum is minimised. All targets are those of the step after each prediction.
+        """The terms of the loss, whose sum is minimized. All targets are those of the step after each prediction.
 
         Args:
             output: from `observe`, [B, T, ...].

@@ -25,7 +25,7 @@ class Continuous(Protocol):
         ...
 
     def sample(self, mean: Tensor, deviation: Tensor) -> Tensor:
-        """A reparameterised sample [..., N]."""
+        """A reparameterized sample [..., N]."""
         ...
 
     def mode(self, mean: Tensor) -> Tensor:

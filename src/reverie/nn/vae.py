@@ -53,7 +53,7 @@ class StridedConvolution(nn.Module):
 
 
 class ConvVAE(nn.Module):
-    """Compresses a 64x64 colour image to Z normally distributed numbers.
+    """Compresses a 64x64 color image to Z normally distributed numbers.
 
     World Models, appendix "Variational Autoencoder"; the floor of the divergence is that of the released code.
 
@@ -90,7 +90,7 @@ class ConvVAE(nn.Module):
         if image.dim() != 4 or tuple(image.shape[1:]) != IMAGE:
             raise ConfigError(
                 f"the autoencoder of World Models reads images [N, 64, 64, 3], but got {list(image.shape)}; "
-                f"resize the images to 64x64 pixels with three colours"
+                f"resize the images to 64x64 pixels with three colors"
             )
         if not image.is_floating_point():
             raise ConfigError(
@@ -115,13 +115,13 @@ class ConvVAE(nn.Module):
         return torch.sigmoid(self.decoder[-1](x).float())
 
     def loss(self, image: Tensor) -> dict[str, Tensor]:
-        """The terms of the loss, whose sum is minimised.
+        """The terms of the loss, whose sum is minimized.
 
         Args:
             image: floats in [0, 1], [N, 64, 64, 3].
 
         Returns:
-            Scalars, means over the batch. `reconstruction`: squared error summed over pixels and colours, without a
+            Scalars, means over the batch. `reconstruction`: squared error summed over pixels and colors, without a
             factor 1/2. `kl`: divergence from the standard normal, summed over dimensions, where the total of an image
             counts at least `free_nats` Z nats.
 

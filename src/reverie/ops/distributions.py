@@ -47,7 +47,7 @@ def sample_index(probabilities: Tensor) -> Tensor:
 
 
 def one_hot(index: Tensor, classes: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """One-hot vectors by comparison, with no host synchronisation: int [...] -> [..., classes]."""
+    """One-hot vectors by comparison, with no host synchronization: int [...] -> [..., classes]."""
     return (index.unsqueeze(-1) == torch.arange(classes, device=index.device)).to(dtype)
 
 
@@ -117,7 +117,7 @@ def tanh_normal_entropy(mean: Tensor, standard_deviation: Tensor) -> Tensor:
 
 
 def truncated_normal_sample(mean: Tensor, standard_deviation: Tensor) -> Tensor:
-    """A reparameterised sample of a normal truncated to [-1, 1], by inverting its cumulative distribution. [...]."""
+    """A reparameterized sample of a normal truncated to [-1, 1], by inverting its cumulative distribution. [...]."""
     low, high = _cut(mean, standard_deviation)
     low_share, high_share = torch.special.ndtr(low), torch.special.ndtr(high)
     share = low_share + torch.rand_like(mean) * (high_share - low_share)

@@ -21,7 +21,7 @@ def mixture_log_probability(value: Tensor, log_weights: Tensor, means: Tensor, l
 
     Args:
         value: [..., Z].
-        log_weights: [..., Z, K], up to a constant: they are normalised over the last axis.
+        log_weights: [..., Z, K], up to a constant: they are normalized over the last axis.
         means: [..., Z, K].
         log_deviations: logarithms of the standard deviations, [..., Z, K], not bounded.
 

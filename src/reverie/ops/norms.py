@@ -1,4 +1,4 @@
-"""Normalisation followed by SiLU, the pair behind every hidden layer of DreamerV3."""
+"""Normalization followed by SiLU, the pair behind every hidden layer of DreamerV3."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 class _RMSNormSiLU(torch.autograd.Function):
     """silu(x rsqrt(mean(x^2) + eps) scale) with a hand-written backward pass.
 
-    With n the normalised input, r its factor and dn the gradient behind SiLU: d scale = sum dn n, and
+    With n the normalized input, r its factor and dn the gradient behind SiLU: d scale = sum dn n, and
     dx = r (dn scale - n mean(dn scale n)). Autograd would make about three times as many passes over the data.
     """
 
@@ -26,12 +26,12 @@ class _RMSNormSiLU(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         x, scale, factor = ctx.saved_tensors
-        normalised = x.float() * factor
-        inner = torch.ops.aten.silu_backward(gradient.float(), normalised * scale)
-        product = inner * normalised
+        normalized = x.float() * factor
+        inner = torch.ops.aten.silu_backward(gradient.float(), normalized * scale)
+        product = inner * normalized
         scale_gradient = product.reshape(-1, product.shape[-1]).sum(0)
         correction = (product @ scale).unsqueeze(-1) / x.shape[-1]
-        input_gradient = inner.mul_(scale).sub_(normalised.mul_(correction)).mul_(factor)
+        input_gradient = inner.mul_(scale).sub_(normalized.mul_(correction)).mul_(factor)
         return input_gradient.to(x.dtype), scale_gradient, None
 
 

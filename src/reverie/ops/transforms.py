@@ -16,7 +16,7 @@ def symexp(x: Tensor) -> Tensor:
     return torch.sign(x) * torch.expm1(x.abs())
 
 
-def quantise(image: Tensor, bits: int, deterministic: bool = False) -> Tensor:
+def quantize(image: Tensor, bits: int, deterministic: bool = False) -> Tensor:
     """An image rounded down to 2^bits levels, with uniform noise that fills each level (PlaNet, appendix A).
 
     floor(x / 2^(8 - bits)) / 2^bits + u with u drawn from [0, 2^-bits), times 255.

@@ -1,6 +1,6 @@
 """Regression as classification over fixed bins (DreamerV3, Nature 2025, "Critic learning").
 
-A scalar is written as weights on its two neighbouring bins, so that the weighted bin positions give the scalar back.
+A scalar is written as weights on its two neighboring bins, so that the weighted bin positions give the scalar back.
 The functions never build the dense target of one column a bin: they gather the few log-probabilities they need.
 """
 
@@ -69,16 +69,16 @@ class _TwoHotCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, index: Tensor, weight: Tensor) -> Tensor:
-        normaliser = logits.logsumexp(-1, keepdim=True)
+        normalizer = logits.logsumexp(-1, keepdim=True)
         chosen = logits.gather(-1, index)
         targets = weight.sum(-1)
-        ctx.save_for_backward(logits, normaliser, index, weight)
-        return normaliser.squeeze(-1) * targets - (chosen * weight).sum(-1)
+        ctx.save_for_backward(logits, normalizer, index, weight)
+        return normalizer.squeeze(-1) * targets - (chosen * weight).sum(-1)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        logits, normaliser, index, weight = ctx.saved_tensors
-        probability = (logits - normaliser).exp_()
+        logits, normalizer, index, weight = ctx.saved_tensors
+        probability = (logits - normalizer).exp_()
         probability *= weight.sum(-1, keepdim=True) * gradient.unsqueeze(-1)
         return probability.scatter_add_(-1, index, -weight * gradient.unsqueeze(-1)), None, None
 

@@ -1,1 +1,1 @@
-"""Optimisers of the Dreamer line."""
+"""Optimizers of the Dreamer line."""

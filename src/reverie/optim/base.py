@@ -1,4 +1,4 @@
-"""What an agent asks of its optimiser."""
+"""What an agent asks of its optimizer."""
 
 from __future__ import annotations
 

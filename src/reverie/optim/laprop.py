@@ -1,4 +1,4 @@
-"""LaProp with adaptive gradient clipping, the optimiser of DreamerV3 (Nature 2025, "Optimizer")."""
+"""LaProp with adaptive gradient clipping, the optimizer of DreamerV3 (Nature 2025, "Optimizer")."""
 
 from __future__ import annotations
 

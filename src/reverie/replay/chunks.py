@@ -16,7 +16,7 @@ import numpy as np
 
 from reverie.replay.fields import Field
 from reverie.replay.files import Array, create_array_file, open_array, sync_file, write_rows
-from reverie.safe_files import remove_folder, synchronise_folder
+from reverie.safe_files import remove_folder, synchronize_folder
 
 _CHUNK_FOLDER = re.compile(r"chunk-(\d{8,})")
 
@@ -71,7 +71,7 @@ class ChunkFiles:
         except OSError:
             remove_folder(folder, self._names)
             raise
-        synchronise_folder(self.folder)
+        synchronize_folder(self.folder)
 
     def append(self, index: int, arrays: Sequence[Array], low: int, high: int) -> None:
         """Writes rows `low` to `high - 1` of the experience fields into existing files and makes them durable.
@@ -88,13 +88,13 @@ class ChunkFiles:
         for field, array in zip(self._fields, arrays, strict=True):
             if not field.latent:
                 write_rows(self.path(index, field), low, array[low:high])
-        synchronise_folder(self.chunk_folder(index))
+        synchronize_folder(self.chunk_folder(index))
 
     def sync(self, index: int) -> None:
         """Makes everything written to a chunk durable, also through memory maps."""
         for field in self._fields:
             sync_file(self.path(index, field))
-        synchronise_folder(self.chunk_folder(index))
+        synchronize_folder(self.chunk_folder(index))
 
     def open(self, index: int, field: Field, writable: bool = False) -> Array:
         """Maps one field of a chunk as an array [chunk_rows, E, ...]; see `open_array` for the checks and errors."""

@@ -16,7 +16,7 @@ from reverie.errors import CheckpointError
 from reverie.replay.fields import Field
 from reverie.replay.files import Array, write_array_file, write_json
 from reverie.replay.manifest import Manifest
-from reverie.safe_files import parse_json, read_bytes, remove_folder, synchronise_folder
+from reverie.safe_files import parse_json, read_bytes, remove_folder, synchronize_folder
 
 _SAVE_FOLDER = re.compile(r"(\d{6,})-(.+)")
 _TEMPORARY = "writing-"
@@ -77,7 +77,7 @@ class Saves:
             OSError: the disk is full or not writable; all earlier saves are untouched.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        synchronise_folder(self.folder.parent)
+        synchronize_folder(self.folder.parent)
         final = self.path(manifest)
         temporary = self.folder / f"{_TEMPORARY}{final.name}"
         remove_folder(temporary, _FILES)
@@ -94,7 +94,7 @@ class Saves:
         except OSError:
             remove_folder(temporary, _FILES)
             raise
-        synchronise_folder(self.folder)
+        synchronize_folder(self.folder)
         self.use(manifest)
         return manifest
 

@@ -119,7 +119,7 @@ def measure(
 
 
 def _phases(agent: ImaginationAgent, batch: dict[str, torch.Tensor]) -> dict[str, float]:
-    """Seconds of each labelled phase in one update, as the host sees them."""
+    """Seconds of each labeled phase in one update, as the host sees them."""
     with profile(activities=[ProfilerActivity.CPU]) as recorded:
         agent.update(batch)
     return {

@@ -1,7 +1,7 @@
 """Checkpoints: complete or not there, checked before they are used, and never a pickle.
 
 A checkpoint is a folder `checkpoints/<env_steps>/` of safetensors and JSON files with a `manifest.json` that holds the
-size and SHA-256 of every other file. It is written beside its final place, synchronised to disk and renamed. What is
+size and SHA-256 of every other file. It is written beside its final place, synchronized to disk and renamed. What is
 to be deleted is renamed first. So a kill leaves whole checkpoints and folders whose names begin with a dot.
 """
 
@@ -31,7 +31,7 @@ from reverie.safe_files import (
     sweep,
 )
 from reverie.tensor_files import save_tensors
-from reverie.training.files import read_json, sha256, synchronise_folder, write_json
+from reverie.training.files import read_json, sha256, synchronize_folder, write_json
 
 FOLDER = "checkpoints"
 STATE_FILE = "state.json"
@@ -157,7 +157,7 @@ class Checkpoints:
             if final.exists():
                 final.rename(replaced)
             partial.rename(final)
-            synchronise_folder(self.folder)
+            synchronize_folder(self.folder)
         finally:
             self.recover()
         return name
@@ -192,7 +192,7 @@ class Checkpoints:
         write_json(folder / STATE_FILE, state)
         files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in sorted(folder.iterdir())}
         write_json(folder / MANIFEST, {"configuration": self.fingerprint, "files": files})
-        synchronise_folder(folder)
+        synchronize_folder(folder)
 
     def forget_old(self) -> list[str]:
         """Deletes all but the newest checkpoints and returns the names of those kept."""

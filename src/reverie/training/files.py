@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 
 from reverie.errors import ReverieError
-from reverie.safe_files import Shape, check_shape, open_regular, parse_json, read_bytes, replacing, synchronise_folder
+from reverie.safe_files import Shape, check_shape, open_regular, parse_json, read_bytes, replacing, synchronize_folder
 
-__all__ = ["as_json", "read_json", "sha256", "synchronise_folder", "write_atomic", "write_json"]
+__all__ = ["as_json", "read_json", "sha256", "synchronize_folder", "write_atomic", "write_json"]
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Replaces the content of a file in one step that survives a crash.
 
     The data go to a temporary file in the same folder, reach the disk (fsync), and take the name of the target. The
-    folder is synchronised too, so that the new name survives a power cut.
+    folder is synchronized too, so that the new name survives a power cut.
 
     Args:
         path: the file to write; its folder must exist.

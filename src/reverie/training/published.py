@@ -25,7 +25,7 @@ of baselines and variants too."""
 
 KINDS = ("agent", "variant", "baseline", "reference")
 """What a series is: an agent of the library, a variant or ablation of one, another agent, or a number that only
-serves to normalise others and is never drawn."""
+serves to normalize others and is never drawn."""
 
 _ALE_FRAME_SKIP = 4
 

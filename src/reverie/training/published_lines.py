@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _STYLES = ("--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 2, 2, 2)))
-_BASELINE_COLOURS = ("0.25", "0.5", "0.65")
+_BASELINE_COLORS = ("0.25", "0.5", "0.65")
 _LABEL_LETTERS = 82
 _FARTHEST_VIEW = 2.0
 
@@ -47,7 +47,7 @@ def view_end(scores: Sequence[PublishedScore], own_end: float) -> float:
     return max(ends)
 
 
-def draw_published(axis: Axes, scores: Sequence[PublishedScore], colours: Mapping[str, str], own_end: float) -> None:
+def draw_published(axis: Axes, scores: Sequence[PublishedScore], colors: Mapping[str, str], own_end: float) -> None:
     """Draws the published scores of one task, sets the range of the horizontal axis and moves the legend below it.
 
     A curve of which no point lies in the range is drawn as a horizontal line at its last value.
@@ -55,7 +55,7 @@ def draw_published(axis: Axes, scores: Sequence[PublishedScore], colours: Mappin
     Args:
         axis: the panel, with our own runs already in it.
         scores: what to draw.
-        colours: agent of the library -> colour; other agents are grey.
+        colors: agent of the library -> color; other agents are gray.
         own_end: last frame of our own runs in the panel.
     """
     end = view_end(scores, own_end)
@@ -63,13 +63,13 @@ def draw_published(axis: Axes, scores: Sequence[PublishedScore], colours: Mappin
     for score in scores:
         family = score.agent or "other"
         index = drawn[family] = drawn.get(family, -1) + 1
-        colour = colours[score.agent] if score.agent else _BASELINE_COLOURS[index % len(_BASELINE_COLOURS)]
-        style: dict[str, Any] = {"color": colour, "linestyle": _STYLES[index % len(_STYLES)], "linewidth": 1.1}
+        color = colors[score.agent] if score.agent else _BASELINE_COLORS[index % len(_BASELINE_COLORS)]
+        style: dict[str, Any] = {"color": color, "linestyle": _STYLES[index % len(_STYLES)], "linewidth": 1.1}
         style |= {"label": published_label(score), "zorder": 1.5}
         if len(score.frames) > 1 and score.frames[0] <= end:
             axis.plot(score.frames, score.mean, marker="o", markersize=2.5, **style)
             low, high = score.mean - score.deviation, score.mean + score.deviation
-            axis.fill_between(score.frames, low, high, color=colour, alpha=0.08, linewidth=0, zorder=1.4)
+            axis.fill_between(score.frames, low, high, color=color, alpha=0.08, linewidth=0, zorder=1.4)
         else:
             axis.axhline(score.mean[-1], **style)
     if not scores:

@@ -38,7 +38,7 @@ FINEST = 8
 """Greatest number of samples along a side of a pixel."""
 
 SHRINKING_LOSS = 2
-"""Grey levels that pygame's shrinking takes from every colour: it rounds down once for rows and once for columns."""
+"""Gray levels that pygame's shrinking takes from every color: it rounds down once for rows and once for columns."""
 
 CAR_BOX = (40, 64, 16, 16)
 """Left column, top row, width and height of the part of the observation that holds the car."""
@@ -50,7 +50,7 @@ LABEL_COLUMNS = 12
 """Columns that the label with the return has for itself."""
 
 OUTSIDE, GROUND, GRASS, ROAD, WHITE, RED, WHEEL, MARK, HULL = 0, 1, 2, 3, 6, 7, 8, 9, 10
-"""Numbers of the colours on the map; a road has three shades, of which the first is that of the tiles touched."""
+"""Numbers of the colors on the map; a road has three shades, of which the first is that of the tiles touched."""
 
 Polygon = list[tuple[float, float]]
 Corners = list[float]
@@ -64,7 +64,7 @@ class CarRacing(car_racing.CarRacing):
     the road is drawn once an episode, onto a map, and each step samples the part of it that is seen.
 
     Observation: uint8 [96, 96, 3]. Rows 0 to 83 show road and car, rows 84 to 95 the return and the indicators.
-    Pixels at edges differ a little from the stock picture; over all pixels the mean difference is 0.2 grey levels.
+    Pixels at edges differ a little from the stock picture; over all pixels the mean difference is 0.2 gray levels.
     Actions: (steering -1 to 1, gas 0 to 1, brake 0 to 1), or 5 discrete ones if not `continuous`.
     Reward: 1000 / tiles for each new tile of the road, -0.1 a step, -100 for leaving the field, which ends the episode.
 
@@ -75,7 +75,7 @@ class CarRacing(car_racing.CarRacing):
         render_mode: None, `rgb_array` and `human`, which give the stock picture, or `state_pixels`, the observation.
         verbose: print how tracks are made.
         lap_complete_percent: share of the tiles that must be touched before the start ends the lap; 1.0 asks for all.
-        domain_randomize: other colours in every episode.
+        domain_randomize: other colors in every episode.
         continuous: three numbers for an action instead of one of five choices.
         supersample: samples along a side of a pixel of the observation at full zoom, 1 to 8.
 
@@ -105,7 +105,7 @@ class CarRacing(car_racing.CarRacing):
         """Make a track as the stock environment does, and draw its map; False if it must be tried again."""
         if not super()._create_track():
             return False
-        # The tiles' colours become rows of one array, in which the contact listener writes when a tile is touched.
+        # The tiles' colors become rows of one array, in which the contact listener writes when a tile is touched.
         tiles: Any = self.road
         shades = np.array([tile.color for tile in tiles], np.float64)
         number, polygons = 0, []
@@ -149,12 +149,12 @@ def zoom_at(seconds: float) -> float:
 
 
 def shrunk(image: Image.Image, factor: int) -> NDArray[np.uint8]:
-    """The colours of an image, averaged over squares: [H * factor, W * factor] becomes uint8 [H, W, 3]."""
+    """The colors of an image, averaged over squares: [H * factor, W * factor] becomes uint8 [H, W, 3]."""
     return np.asarray(image.convert("RGB").reduce(factor))
 
 
 class Camera:
-    """Where the observation looks: the hull's centre is at column 48 and row 72, its front points up.
+    """Where the observation looks: the hull's center is at column 48 and row 72, its front points up.
 
     Args:
         hull: the car's hull, a body of Box2D.
@@ -194,7 +194,7 @@ class Camera:
 
 @functools.cache
 def empty_map() -> Image.Image:
-    """The field without a road: numbers of colours, [MAP_SIDE, MAP_SIDE]."""
+    """The field without a road: numbers of colors, [MAP_SIDE, MAP_SIDE]."""
     image = Image.new("P", (MAP_SIDE, MAP_SIDE), GROUND)
     draw = ImageDraw.Draw(image)
     edges = [round((car_racing.GRASS_DIM * k + car_racing.PLAYFIELD) * TEXELS) for k in range(-20, 21)]
@@ -208,10 +208,10 @@ class TrackMap:
     """A picture of the whole track, seen from above, from which the views of the camera are taken.
 
     Args:
-        polygons: corners and colour of the tiles, each followed by its border if it has one. The colour of a tile is
-            its row of `shades`, the colour of a border is three numbers.
-        shades: the tiles' colours, [tiles, 3]; others may change them later.
-        colors: the colours of ground, grass and road.
+        polygons: corners and color of the tiles, each followed by its border if it has one. The color of a tile is
+            its row of `shades`, the color of a border is three numbers.
+        shades: the tiles' colors, [tiles, 3]; others may change them later.
+        colors: the colors of ground, grass and road.
     """
 
     def __init__(
@@ -239,7 +239,7 @@ class TrackMap:
             self._draw_parts(parts)
 
     def update(self) -> None:
-        """Draw the tiles again whose colour has changed since the last time."""
+        """Draw the tiles again whose color has changed since the last time."""
         changed = np.flatnonzero(self._seen != self._shades[:, 0])
         for tile in changed.tolist():
             self._seen[tile] = self._shades[tile, 0]
@@ -258,7 +258,7 @@ class TrackMap:
             factor: samples along a side of a pixel.
 
         Returns:
-            Numbers of colours, [height * factor, width * factor], with the palette; outside the field black.
+            Numbers of colors, [height * factor, width * factor], with the palette; outside the field black.
         """
         left, top, width, height = box
         size = (width * factor, height * factor)
@@ -307,7 +307,7 @@ def draw_car(draw: ImageDraw.ImageDraw, car: Any, camera: Camera) -> None:
 
 
 def mark_on_tyre(phase: float) -> tuple[float, float] | None:
-    """Where the grey mark, which shows that a wheel turns, begins and ends.
+    """Where the gray mark, which shows that a wheel turns, begins and ends.
 
     Args:
         phase: how far the wheel has turned, in radians.

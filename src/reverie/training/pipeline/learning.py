@@ -32,7 +32,7 @@ LOGGED_POINTS = 200
 
 @dataclass
 class Training:
-    """A module, its Adam optimiser, and how far it is; one file holds all of it.
+    """A module, its Adam optimizer, and how far it is; one file holds all of it.
 
     Args:
         path: the file; goes on from it if it is there.

@@ -73,7 +73,7 @@ class WorldModelsTraining:
         visible: show progress.
 
     Raises:
-        ConfigError: the environment does not show one 64x64 colour image.
+        ConfigError: the environment does not show one 64x64 color image.
         RunFolderError: the folder cannot be written, is in use, or holds another run.
     """
 
