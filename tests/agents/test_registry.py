@@ -1,10 +1,14 @@
+from dataclasses import fields
+
 import pytest
 from agent_helpers import CRAFTER, WALKER
 
 from reverie.agents.dreamer_v3 import DreamerV3Config
 from reverie.agents.dreamer_v3_2023 import DreamerV3In2023Config
 from reverie.agents.registry import AGENTS, config_class, make_config
+from reverie.agents.setting_names import ELSEWHERE, nearest_name
 from reverie.errors import ConfigError
+from reverie.training.settings import TrainSettings
 
 
 def test_agents_by_name():
@@ -72,3 +76,28 @@ def test_image_channels_that_do_not_divide_are_refused():
 def test_good_values_are_kept():
     config = make_config("dreamer-v3", {"size": "12m", "horizon": 7})
     assert (config.size, config.horizon, config.entropy) == ("12m", 7, 3e-4)
+
+
+@pytest.mark.parametrize(
+    ("agent", "given", "meant"),
+    [
+        ("dreamer-v3", "imagination_horizon", "horizon"),
+        ("dreamer-v3", "lr", "learning_rate"),
+        ("dreamer-v2", "learning-rate", "model_learning_rate"),
+        ("dreamer-v3", "gamma", "discount_horizon"),
+        ("dreamer-v1", "gamma", "discount"),
+        ("planet", "seed_steps", "random_episodes"),
+        ("dreamer-v3", "horizn", "horizon"),
+    ],
+)
+def test_names_of_other_libraries(agent, given, meant):
+    known = {field.name for field in fields(config_class(agent))}
+    assert nearest_name(given, known) == meant
+    with pytest.raises(ConfigError, match=f"did you mean '{meant}'"):
+        make_config(agent, {given: 1})
+
+
+def test_every_right_name_is_one():
+    known = {field.name for agent in AGENTS for field in fields(config_class(agent))}
+    known |= {field.name for field in fields(TrainSettings)} | {"run", "env"}
+    assert {name for names in ELSEWHERE.values() for name in names} <= known

@@ -109,6 +109,14 @@ def test_a_gpu_that_is_not_there(tmp_path, capsys, device):
         (["bench", "dreamer", "--updates", "1"], "'dreamer-v"),
         (["bench", "planet", "--size", "1m"], "planet has no setting 'size'"),
         (["bench", "world-models"], "choose another agent"),
+        (
+            ["train", "dreamer-v3", "--env", "CartPole-v1", "--lr", "1e-3"],
+            "no option --lr; what is meant is probably --l",
+        ),
+        (["train", "dreamer-v3", "--env", "CartPole-v1", "--gamma=0.99"], "probably --discount-horizon"),
+        (["train", "dreamer-v2", "--env", "CartPole-v1", "--learning-rate", "1"], "probably --model-learning-rate"),
+        (["train", "planet", "--env", "CartPole-v1", "--imagination-horizon", "9"], "probably --horizon"),
+        (["train", "dreamer-v1", "--env-id", "CartPole-v1"], "probably --env"),
     ],
 )
 def test_mistyped_commands_and_agents(capsys, line, part):

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, Protocol, get_args, get_origin, get_t
 
 from reverie.agents.imagination_agent import ImaginationAgent
 from reverie.agents.schedule import Schedule
+from reverie.agents.setting_names import nearest_name
 from reverie.errors import ConfigError
 from reverie.optim.base import Optimizer
 from reverie.spaces import Interface
@@ -56,7 +57,7 @@ def config_class(name: str) -> type[Any]:
     """
     known = AGENTS | PIPELINES
     if name not in known:
-        close = difflib.get_close_matches(name, known, 1, 0.3)
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.3)
         hint = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(known)}"
         raise ConfigError(f"no agent is called {name!r}; {hint}")
     module, attribute = known[name].split(":")
@@ -161,8 +162,8 @@ def make_config(
     known = [field.name for field in fields(cls)]
     for key in values:
         if key not in known:
-            close = difflib.get_close_matches(key, known, 1, 0.4)
-            hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(known)}"
+            meant = nearest_name(key, known)
+            hint = f"did you mean {meant!r}?" if meant else f"it has {', '.join(known)}"
             raise ConfigError(f"{name} has no setting {key!r}; {hint}")
     usual = {} if preset is None else preset_values(name, preset, interface)
     own = {key: value for key, value in usual.items() if key in known}
@@ -186,8 +187,8 @@ def agent_settings(agent: str, settings: Mapping[str, Any], own: set[str]) -> di
     known = own | {field.name for field in fields(config_class(agent))}
     for key in settings:
         if key not in known:
-            close = difflib.get_close_matches(key, sorted(known), 1, 0.4)
-            hint = f"did you mean {close[0]!r}?" if close else "see TrainSettings and the agent's configuration"
+            meant = nearest_name(key, known)
+            hint = f"did you mean {meant!r}?" if meant else "see TrainSettings and the agent's configuration"
             raise ConfigError(f"{agent} has no setting {key!r}; {hint}")
     return {key: value for key, value in settings.items() if key not in own}
 

@@ -70,12 +70,15 @@ class ActorCritic(ImaginedPolicy):
         """
         batch_shape, settings, feature = going_on.shape, self.settings, rollout.features
         first = 0 if settings.keep_start else 1
+        # predicted rewards r and continuations c of the imagined trajectories: [N, H (+ 1)], [N, H + 1]
         with frozen(world_model), torch.set_grad_enabled(settings.estimator != "reinforce"):
             reward = world_model.predict_reward(feature[1 if settings.reward_of == "next" else first :]).T
             continuation = self._continuation(world_model, feature, going_on)
+        # values v(s) of the same states: [N, H + 1]
         value_logits = self.critic(feature[first:-1].detach())
         value = self._values(feature, value_logits)
-        discount = continuation * settings.discount
+        discount = continuation * settings.discount  # gamma c: [N, H + 1]
+        # lambda-returns R, and the probability w that a state is reached before the episode ends: [N, H]
         if settings.reward_of == "next":
             weight = (discount.cumprod(1) / settings.discount)[:, :-1].detach()
             returns = lambda_return(reward, discount[:, 1:], value[:, 1:], mix=settings.mix)
@@ -85,6 +88,7 @@ class ActorCritic(ImaginedPolicy):
             weight = torch.cat([start, discount[:, first:-2]], 1).cumprod(1).detach()
             returns = state_returns(reward, discount[:, first:], value[:, first:], mix=settings.mix)
             judged, judged_weight = (returns[:, 1:], weight[:, :-1]) if settings.keep_start else (returns, weight)
+        # actor: each decision is judged by the return that follows it; critic: its distribution fits R
         policy_loss, metrics = self._policy_loss(
             rollout, judged=judged, weight=judged_weight, value=value, returns=returns
         )
@@ -129,13 +133,15 @@ class ActorCritic(ImaginedPolicy):
             Loss [N, M] and scalar metrics.
         """
         settings, count = self.settings, judged.shape[1]
+        # advantage R - v(s), divided by the range of returns max(1, S) where the agent has it: [N, M]
         advantage, metrics = judged - value[:, :count], {}
         if self.normalizer is not None:
             self.normalizer.update(returns)
             judged, advantage = judged / self.normalizer.scale, advantage / self.normalizer.scale
             metrics["imagination/return_scale"] = self.normalizer.scale.clone()
-        policy = self.actor.distribution(rollout.parameters[:count])
-        entropy = policy.entropy().T
+        policy = self.actor.distribution(rollout.parameters[:count])  # [M, N, ...]
+        entropy = policy.entropy().T  # [N, M]
+        # maximized: R through the dynamics, log pi(a | s) sg(advantage), or a share of both; and the entropy
         objective = advantage if settings.baseline else judged
         if settings.estimator != "dynamics":
             scored = policy.log_probability(rollout.actions[:count].detach()).T * advantage.detach()
@@ -180,11 +186,12 @@ class ActorCritic(ImaginedPolicy):
         Returns:
             [B, T - 1], zero where the step ends an episode.
         """
+        # R_t = r_{t+1} + gamma c_{t+1} ((1 - lambda) V_{t+1} + lambda R_{t+1}), V the imagined return: [B, T - 1]
         last, terminal = batch["is_last"][:, 1:].float(), batch["is_terminal"][:, 1:].float()
         discount = self.settings.replay_discount * (1 - terminal)
         mix = self.settings.mix * (1 - last)
         returns = lambda_return(batch["reward"][:, 1:], discount, start_returns[:, 1:], mix=mix)
-        logits = self.critic(feature[:, :-1])
+        logits = self.critic(feature[:, :-1])  # [B, T - 1, bins]
         return (~batch["is_last"][:, :-1]).float() * self._value_loss(logits, returns, feature[:, :-1])
 
     def after_update(self) -> None:

@@ -136,12 +136,13 @@ class ImaginedPolicy(Behavior):
             actions.append(self.actor.distribution(chosen).sample(deterministic))
             return actions[-1]
 
+        # s_0 is a replayed state; a_t ~ pi(a | s_t), s_{t+1} from the prior, for H steps
         with frozen(world_model), torch.set_grad_enabled(through_dynamics):
             states = world_model.rssm.imagine(
                 policy, start.detach(), self.settings.horizon, deterministic=deterministic
             )
             features.append(states[-1].feature)
-            imagined = torch.stack(features), torch.stack(actions)
+            imagined = torch.stack(features), torch.stack(actions)  # [H + 1, N, F], [H, N, A]
         return Rollout(*imagined, torch.stack(parameters))
 
 

@@ -39,14 +39,16 @@ def overshooting_loss(
     kernels = rssm.cell.prepare(states.deterministic.dtype)
     total = states.deterministic.new_zeros(batch_size, steps, dtype=torch.float32)
     inside = torch.ones_like(batch["is_first"])
-    ahead = states
+    ahead = states  # those d steps after each filtered state, [B, T - d, ...]
     for d in range(1, min(distance, steps - 1) + 1):
         count = steps - d
+        # one more transition with the action that was taken: p(s_{t+d} | s_t, a_t, ..., a_{t+d-1})
         action = batch["action"][:, d - 1 : steps - 1].flatten(0, 1)
         moved = rssm.imagine_step(ahead.at(slice(0, count)).flatten(), action, kernels)
         ahead = type(states)(*(x.unflatten(0, (batch_size, count)) for x in (moved.deterministic, moved.stochastic)))
         inside = inside[:, :count] & ~batch["is_first"][:, d:]
         if d > 1:
+            # KL(sg q(z_{t+d}) || p(z_{t+d} | s_t)), where no episode begins in between: [B, T - d]
             prior = rssm.latent.distribution(rssm.predict(ahead.deterministic))
             divergence = rssm.latent.divergence(posterior[:, d:].detach(), prior).clamp(min=free_nats)
             total[:, d:] += divergence * inside / (distance - 1)

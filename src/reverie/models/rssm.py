@@ -130,6 +130,8 @@ class RSSM(nn.Module):
             The states [B, T, ...] with gradients, and what describes the posterior, [B, T, outputs of the latent].
         """
         dtype, steps = tokens.dtype, tokens.shape[1]
+        # What h does not influence, for all steps at once: the embedded actions [B, T, hidden], and the tokens' share
+        # of the posterior's first layer [B, T, hidden].
         resets = is_first.unsqueeze(-1)
         actions = self.cell.embed_action(previous_action.to(dtype).masked_fill(resets, 0)).unbind(1)
         first = self.posterior.first
@@ -145,7 +147,9 @@ class RSSM(nn.Module):
         for t in range(steps):
             h = torch.where(first_steps[t], start.deterministic, h)
             z = torch.where(first_steps[t], start.stochastic, z)
+            # sequence model: h_t = f(h_{t-1}, z_{t-1}, a_{t-1}), [B, D]
             h = self.cell(h, z, actions[t], kernels=kernels)
+            # encoder: z_t ~ q(z_t | h_t, x_t), [B, S C]
             x = self.posterior.norms[0](torch.addmm(token_steps[t], h, state_kernel))
             for linear, norm in zip(self.posterior.linears[1:], self.posterior.norms[1:], strict=True):
                 x = norm(linear(x))
@@ -165,6 +169,7 @@ class RSSM(nn.Module):
         temperature: float = 1.0,
     ) -> LatentState:
         """One step without an observation: state [N, ...], action [N, A] -> state [N, ...]."""
+        # h' = f(h, z, a), then z' ~ p(z' | h'): the prior in the place of the posterior
         embedding = self.cell.embed_action(action.to(state.deterministic.dtype))
         h = self.cell(state.deterministic, state.stochastic, embedding, kernels=kernels)
         return self.state(h, self.latent.sample(self.predict(h), deterministic, temperature))

@@ -189,12 +189,14 @@ class WorldModel(nn.Module):
             Weighted terms by name, each [B, T]; and scalar metrics.
         """
         latent, scales = self.rssm.latent, self.scales
+        # KL between posterior q(z | h, x) and prior p(z | h), in two halves: [B, T]
         posterior = latent.distribution(posterior_logits)
         prior = latent.distribution(self.rssm.predict(states.deterministic))
         dynamics, representation = balanced_kl(
             posterior, prior, latent.divergence, free_nats=scales.free_nats, average=scales.average
         )
-        feature = states.feature
+        # prediction losses: -ln p(x | h, z), -ln p(r | h, z), -ln p(c | h, z), [B, T] each
+        feature = states.feature  # [B, T, F]
         reconstruction = self.decoder.losses(self.decoder(feature if self.decoder_teaches else feature.detach()), batch)
         terms = {f"reconstruction/{name}": loss for name, loss in reconstruction.items()}
         reward_logits, reward = self.reward(feature), batch["reward"].tanh() if self.squash_reward else batch["reward"]
@@ -203,6 +205,7 @@ class WorldModel(nn.Module):
             going_on = (~batch["is_terminal"]).float() * scales.continue_discount
             continue_loss = self.continuation.loss(self.continuation(feature), going_on)
             terms["continue"] = _weighted(continue_loss, scales.continuation)
+        # weighted sum: beta_pred = 1, beta_dyn, beta_rep
         terms |= {"dynamics": dynamics * scales.dynamics}
         terms |= {"representation": representation * scales.representation}
         terms |= self._extra_terms(batch, states, posterior)

@@ -26,6 +26,7 @@ def lambda_return(
         [B, T].
     """
     mix = torch.as_tensor(mix, dtype=reward.dtype, device=reward.device).expand_as(reward)
+    # R_t = instant_t + carried_t R_{t+1}, from the last step backward, [B] each
     instant = (reward + discount * (1 - mix) * value).unbind(1)
     carried = (discount * mix).unbind(1)
     running = value[:, -1] if final is None else final
