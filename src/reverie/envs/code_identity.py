@@ -1,9 +1,9 @@
 """What an environment made by Python code is identified by: its source, and the values that it holds.
 
 A run that resumes must have the code that it began with, and a name is not enough: two scripts, or one that was edited,
-may use the same names for their classes. So the code is taken apart into pieces: every class and function of the user's own that
-it consists of or refers to, and the plain values that these hold in closures, defaults, class attributes and globals.
-A piece is described by a digest of its source without comments, docstrings and layout, or by its bytecode where no
+may use the same class names. So the code is taken apart into pieces: every class and function of the user's own that it
+consists of or refers to, and the plain values that these hold in closures, defaults, class attributes and globals. A
+piece is described by a digest of its source without comments, docstrings and layout, or by its bytecode where no
 source can be read, so that descriptions are the same in every process. What is installed as a package is known by its
 name only, since it has versions.
 """

@@ -20,7 +20,7 @@ from reverie.errors import ConfigError
 Vectorization = Literal["auto", "in-process", "workers"]
 Place = Literal["in-process", "workers"]
 
-# Worker processes cost about 0.3 ms per step for communication. On 4 cores they make environments with steps below 0.25 ms
+# Worker processes cost about 0.3 ms of talking per step. On 4 cores they make environments with steps below 0.25 ms
 # slower (CartPole 20 times) and those above 5 ms (CarRacing, pixel dm_control) about twice as fast; 1 ms is in between.
 WORKER_THRESHOLD_SECONDS = 1e-3
 # Cheap environments are measured for longer, so that a pause of the garbage collector does not count for much.

@@ -66,7 +66,7 @@ class CarRacing(car_racing.CarRacing):
     Observation: uint8 [96, 96, 3]. Rows 0 to 83 show road and car, rows 84 to 95 the return and the indicators.
     Pixels at edges differ a little from the stock picture; over all pixels the mean difference is 0.2 gray levels.
     Actions: (steering -1 to 1, gas 0 to 1, brake 0 to 1), or 5 discrete ones if not `continuous`.
-    Reward: 1000 / tiles for each new tile of the road, -0.1 per step, -100 for leaving the field, which ends the episode.
+    Reward: 1000 / tiles for each new tile, -0.1 per step, -100 for leaving the field, which ends the episode.
 
     Source: World Models (Ha and Schmidhuber, 2018) for the task, which had `lap_complete_percent=1.0` and a camera that
     turned with the velocity; `gymnasium.envs.box2d.car_racing` for all but the drawing.

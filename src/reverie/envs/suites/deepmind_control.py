@@ -34,8 +34,8 @@ class DeepMindControl(gymnasium.Env[Any, NDArray[np.float32]]):
 
     Observation: the vectors of the task by their names, float32; single numbers have the shape [1].
     Action: float32 [A] within the bounds of the task, -1 to 1 except for the quadruped's.
-    Reward: 0 to 1 per frame. An episode ends only if the task itself ends it: with discount 0 it terminates, with another
-    one it is truncated. None of the 20 tasks of the Dreamer papers ever does. The 1000 frames of an episode are the
+    Reward: 0 to 1 per frame. An episode ends only if the task itself ends it: with discount 0 it terminates, with any
+    other it is truncated. None of the 20 tasks of the Dreamer papers ever does. The 1000 frames of an episode are the
     time limit of the registered ids, which truncates; dm_control's own limit, the same 1000 frames, is switched off.
 
     The same seed and actions repeat an episode bit for bit on one machine.
