@@ -90,7 +90,7 @@ def read_header(path: Path) -> Header:
     """Reads names, shapes and metadata, and nothing else.
 
     Raises:
-        CheckpointError: there is no such file, it is not a regular file, or it does not begin like one of `save_tensors`.
+        CheckpointError: there is no such file, it is not a regular file, or its beginning is not from `save_tensors`.
     """
     try:
         with os.fdopen(open_regular(path), "rb") as file:

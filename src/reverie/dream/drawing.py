@@ -122,7 +122,7 @@ class Drawing:
         )
 
     def narrow(self, columns: int) -> np.ndarray:
-        """The video with at most so many images side by side, uint8 [T, H, W, 3]; rendered dreams and curves are already."""
+        """The video with at most so many images side by side, uint8 [T, H, W, 3]; true anyway of renders and curves."""
         if not self._images or len(self.result.reward[0]) <= columns:
             return self.frames
         return Drawing(self.result.first(columns), self.scene, self.title).frames
