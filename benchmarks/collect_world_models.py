@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/collect_world_models.py NAME RUN [RUN ...]
 
 Writes NAME.json (settings that differ from the preset `paper`, wall time of every stage, dreamed and real scores of
-every evaluation), NAME.png (a panel a run: returns against generations), for runs that differ in the temperature alone
+every evaluation), NAME.png (a panel per run: returns against generations), for runs that differ only in temperature
 NAME_temperatures.png (dreamed and real scores beside the paper's), and of the first run NAME_temperatures.mp4,
 NAME_game.mp4, NAME_reconstruction.png and NAME_sliders.png.
 """

@@ -4,7 +4,7 @@
     .venv/bin/python benchmarks/defaults.py collect FOLDER
 
 `train` runs the commands of the table below with nothing but environment, seed, one thread and a run folder
-FOLDER/AGENT/TASK/SEED, N at a time; a run that is there resumes, so the same command goes on after an interruption.
+FOLDER/AGENT/TASK/SEED, N at a time; a run that is there resumes, so the same command continues after an interruption.
 `collect` reads the runs that are there, complete or not, puts them in the place of the same agent, task and seed in
 benchmarks/results/defaults.json, draws a picture defaults_AGENT.png with a panel per task, and prints the table of
 benchmarks/README.md. A run holds its line if the

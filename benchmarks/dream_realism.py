@@ -56,7 +56,7 @@ class PlanPolicy:
         return np.full((self.count, 1), self.plan(self.tic - 1), np.float32)
 
     def keep(self, running: NDArray[np.int64]) -> None:
-        """Only the episodes of these numbers go on."""
+        """Only the episodes of these numbers continue."""
         self.count = len(running)
 
     def surprise(self) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Dream steps a second of a generation of World Models' Take Cover agent: one batch, and one process a candidate.
+"""Dream steps per second in a generation of World Models' Take Cover agent: one batch, or one process per candidate.
 
     .venv/bin/python benchmarks/dream_speed.py [THREADS] [SECONDS]
 

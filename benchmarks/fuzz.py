@@ -87,7 +87,7 @@ NUMBERS = ["-1", "0", "1", "nan", "inf", "1e400", str(10**18), str(2**64), "x", 
 
 
 class Hang(BaseException):
-    """A try took too long. No error, so that nothing that handles errors handles it."""
+    """A try took too long. Not an error, so that nothing that handles errors handles it."""
 
 
 @dataclass

@@ -2,9 +2,9 @@
 
     .venv/bin/python benchmarks/older_agents.py FOLDER [checks|horizons] [--processes N] [--dry]
 
-Runs the commands of a group in N processes of one thread each, with the run folders FOLDER/NAME. Runs that are there go
-on, finished ones are not repeated, so the same command resumes. `--dry` prints the commands only. At the end it prints
-the evaluations, writes them to FOLDER/GROUP.json, and for `horizons` draws FOLDER/horizons.png: the mean of the last
+Runs the commands of a group in N processes of one thread each, with the run folders FOLDER/NAME. Runs that are there
+resume, and finished ones are not repeated. `--dry` prints the commands only. At the end it prints the evaluations,
+writes them to FOLDER/GROUP.json, and for `horizons` draws FOLDER/horizons.png: the mean of the last
 two evaluations against the horizon.
 """
 

@@ -10,7 +10,7 @@ writes `benchmarks/results/plan_cartpole-swingup_300x5.json` after every episode
 solved and everything afterwards, `--holding 60 5 6` saves most of the time: 60 candidates, 5 iterations and 6 elites
 wherever the decision before had the whole reward, and the larger search wherever it had not. Episodes that are in the
 file already are not played again, and the episode under way is kept every 10 decisions in a file beside it, so the same
-command goes on where it was stopped, with the same result.
+command continues where it was stopped, with the same result.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def finger_spin(frames: Frames) -> np.ndarray:
 
 
 def cheetah_run(frames: Frames) -> np.ndarray:
-    """Speed in tens of meters a second, at most 1: [J, T]."""
+    """Speed in tens of meters per second, at most 1: [J, T]."""
     return np.clip(frames.sensors[..., 0] / 10, 0, 1)
 
 
@@ -191,7 +191,7 @@ class Beginning:
     """The part of an episode that is played; with its actions the simulator comes to the same state again.
 
     Attributes:
-        actions: that were carried out, one [A] a decision.
+        actions: that were carried out, one [A] per decision.
         generator: of the search, after these.
         seconds: of planning so far.
     """
@@ -238,7 +238,7 @@ def play(
         holding: plans instead wherever the decision before had the whole reward.
         seed: of the episode and of the search.
         threads: that play candidates.
-        underway: file of the episode's beginning; the episode goes on from there, and the file is kept up.
+        underway: file of the episode's beginning; the episode continues from there, and the file is kept up to date.
         frames: after which the episode is cut off.
     """
     adapter = make(f"dmc/{name}-v0", action_repeat=task.action_repeat, time_limit=frames)

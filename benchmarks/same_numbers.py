@@ -44,7 +44,7 @@ TASKS = {
 
 
 def random_batch(interface: Interface, agent: torch.nn.Module, generator: torch.Generator) -> dict[str, torch.Tensor]:
-    """Replayed windows of random numbers, with an episode that begins in their midst."""
+    """Replayed windows of random numbers, with an episode that begins in the middle."""
     shape = (BATCH, LENGTH + agent.replay_context)
     batch: dict[str, torch.Tensor] = {}
     for part in interface.observations:

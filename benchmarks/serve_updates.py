@@ -1,4 +1,4 @@
-"""Runs one update of Reverie a line of input, for paired timing: see benchmarks/pair_updates.py.
+"""Runs one update of Reverie per line of input, for paired timing: see benchmarks/pair_updates.py.
 
     .venv/bin/python benchmarks/serve_updates.py --size 1m --observation vector
 

@@ -6,7 +6,7 @@ without a traceback and exits with code 2.
 
 
 class ReverieError(Exception):
-    """Base of every error that the user can mend."""
+    """Base of every error that the user can fix."""
 
 
 class EnvironmentProblem(ReverieError):

@@ -112,7 +112,7 @@ def read_bytes(path: Path, limit: int = JSON_BYTES) -> bytes:
     """The content of a regular file.
 
     Raises:
-        CheckpointError: it is no regular file, or has more bytes than `limit`.
+        CheckpointError: it is not a regular file, or has more bytes than `limit`.
         OSError: it is not there or cannot be read.
     """
     with os.fdopen(open_regular(path), "rb") as file:
@@ -133,7 +133,7 @@ def parse_json(data: bytes, name: str) -> Any:
         name: what it is, for errors, such as the path of its file.
 
     Raises:
-        CheckpointError: the text is no JSON, is nested too deeply, or holds NaN or infinity.
+        CheckpointError: the text is not JSON, is nested too deeply, or holds NaN or infinity.
     """
     try:
         text = data.decode()
@@ -158,7 +158,7 @@ def _depth(text: str) -> int:
 
 
 def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 @contextlib.contextmanager
@@ -169,7 +169,7 @@ def damage_of(what: Path | str) -> Iterator[None]:
         what: the file or folder that is being read.
 
     Raises:
-        CheckpointError: something was raised that is no error of the library or of the operating system.
+        CheckpointError: something was raised that is not an error of the library or of the operating system.
     """
     try:
         yield

@@ -1,6 +1,6 @@
-"""What an agent needs to know of an environment: named observation and action parts.
+"""What an agent needs to know about an environment: named observation and action parts.
 
-A part is the smallest piece the networks treat alike. `reverie.envs` flattens every supported Gymnasium space into
+A part is the smallest piece the networks treat uniformly. `reverie.envs` flattens every supported Gymnasium space into
 parts; encoders, decoders, policies and the replay are built from them and never look at a Gymnasium space.
 """
 

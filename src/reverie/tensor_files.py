@@ -43,7 +43,7 @@ _BYTES = {name: dtype.itemsize for dtype, name in _TYPES.items()}
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of its tensors.
+    """What a file says about its tensors.
 
     Attributes:
         shapes: of each tensor, by name.
@@ -90,7 +90,7 @@ def read_header(path: Path) -> Header:
     """Reads names, shapes and metadata, and nothing else.
 
     Raises:
-        CheckpointError: there is no such file, it is no regular file, or it does not begin as `save_tensors` writes it.
+        CheckpointError: there is no such file, it is not a regular file, or its beginning is not from `save_tensors`.
     """
     try:
         with os.fdopen(open_regular(path), "rb") as file:
@@ -114,7 +114,7 @@ def read_header(path: Path) -> Header:
     claimed = sum(math.prod(shape) * _BYTES[types[name]] for name, shape in shapes.items())
     if claimed != size - 8 - length:
         raise CheckpointError(
-            f"{path} cannot be read as safetensors (its header tells of {claimed:,} bytes of tensors, and it has "
+            f"{path} cannot be read as safetensors (its header claims {claimed:,} bytes of tensors, and it has "
             f"{size - 8 - length:,})"
         )
     if CHECKSUM not in metadata:
@@ -138,7 +138,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         )
     try:
         with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (the file is no dictionary)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (the file is not a dictionary)
     except (OSError, ValueError, SafetensorError, MemoryError, RuntimeError, TypeError) as error:
         raise CheckpointError(f"{path} cannot be read as safetensors ({error})") from error
     if expected != checksum(tensors):

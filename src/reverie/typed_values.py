@@ -1,6 +1,6 @@
 """Checks of the types of what a user says, by the annotations of a dataclass or a function.
 
-Whole numbers and numbers may come from numpy; True and False are no numbers. Annotations that are neither numbers,
+Whole numbers and numbers may come from numpy; True and False are not numbers. Annotations that are neither numbers,
 text, paths, flags nor choices are not checked.
 """
 

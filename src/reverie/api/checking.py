@@ -44,7 +44,7 @@ def check(
         parts: name of an observation part -> what it is, where its space does not tell.
         ignore: names of observation parts to leave out.
         steps: of random play, at most.
-        seconds: that it takes, at most, but for the time of a single step.
+        seconds: that it takes, at most, except for the time of a single step.
         seed: of episodes and actions.
         estimate: estimate what a run will take; that times two updates of the agent.
         device: of the estimated run: auto, cpu, cuda or cuda:N.

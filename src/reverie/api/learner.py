@@ -50,7 +50,7 @@ class Learner:
         device: auto, cpu, cuda or cuda:N.
         pixels: observe rendered frames instead of the environment's observations.
         image_size: resize images to this side, or (height, width).
-        action_repeat: environment frames an action; by default as in the agent's paper for its tasks, given by their
+        action_repeat: environment frames per action; by default as in the agent's paper for its tasks, given by their
             id, and 1 for all others.
         time_limit: truncate episodes after this many frames.
         parts: name of an observation part -> what it is, where its space does not tell: `image`, `image:AXES` with a
@@ -110,7 +110,7 @@ class Learner:
         self._asked, self._usual = preset, default_preset(self._device.type)
         make_config(
             self.agent_name, self._chosen, preset or self._usual
-        )  # slips are said before an environment is made
+        )  # mistakes are reported before an environment is made
         self.translator = self.source.translator()
         self.interface = self.translator.interface
         folder = Path(run) if run else default_path(self.source.name, self.agent_name, seed, code=self.source.code)
@@ -363,7 +363,7 @@ class Learner:
 
         Raises:
             EnvironmentProblem: an observation does not fit its space.
-            ConfigError: it is no batch, or there are not as many actions.
+            ConfigError: it is not a batch, or there are not as many actions.
         """
         count, parts = encode_batch(self.translator, observations)
         if count is None:
@@ -394,7 +394,7 @@ class Learner:
         """Plays the beginnings of episodes, shows the world model their first half and lets it imagine the rest.
 
         Args:
-            length: steps a sequence, at most 100.
+            length: steps per sequence, at most 100.
             sequences: how many.
             seed: of the episodes and of sampling.
             watch: called after every step with how far it is.

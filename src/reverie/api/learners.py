@@ -39,7 +39,7 @@ class WorldModels(Learner):
     settings_class = PipelineSettings
 
     def learn(self, steps: int | None = None, *, progress: bool = True, **origin: Any) -> WorldModels:
-        """Runs all stages, going on where the run folder is.
+        """Runs all stages, continuing where the run folder is.
 
         Args:
             steps: not used; settings such as `collect_episodes`, `memory_updates` and `generations` say how much.

@@ -34,7 +34,7 @@ def load(
 ) -> Learner:
     """A trained agent, ready to act, evaluate, dream or continue learning.
 
-    What is given of the environment counts, and what is not comes from the folder. An `EnvironmentSource` is used as it
+    What is given about the environment counts, and the rest comes from the folder. An `EnvironmentSource` is used as it
     is. The environment is made when it is needed: `predict` and `latents` do without it.
 
     Args:

@@ -1,4 +1,4 @@
-"""reverie bench [AGENT]: seconds an update by phase, parameters, and the share of the machine's matmul rate."""
+"""reverie bench [AGENT]: seconds per update by phase, parameters, and the share of the machine's matmul rate."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
     device = choose_device(options.device)
     dtype = choose_precision(options.precision, device)
     if agent in PIPELINES:
-        raise ConfigError(f"{agent} is trained in stages, which tell their speed themselves; choose another agent")
+        raise ConfigError(f"{agent} is trained in stages, which report their speed themselves; choose another agent")
     config = make_config(agent, {"size": options.size} if options.size else {}, options.preset)
     report = measure(config, options.observation, device, dtype=dtype, updates=options.updates)
     title = Text(f"one update, {agent}, {options.size or options.preset}, {options.observation}")
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
     Console(highlight=False).print(table)
     print(f"update            {report.median * 1e3:.1f} ms median, {report.fastest * 1e3:.1f} ms fastest")
     print(f"parameters        {report.parameters:,}")
-    print(f"matrix products   {report.flops / 1e9:.1f} GFLOP an update")
+    print(f"matrix products   {report.flops / 1e9:.1f} GFLOP per update")
     print(f"matmul rate       {report.matmul_rate / 1e9:,.0f} GFLOP/s for 2048 x 2048 matrices")
     print(f"share of it       {report.flops / report.median / report.matmul_rate:.1%}")
     print(f"machine           {report.machine}")

@@ -33,7 +33,7 @@ class EnvironmentOptions:
     image_size: int | None = None
     """Resize images to this side, in pixels."""
     action_repeat: int | None = None
-    """Environment frames an action; by default as in the agent's paper for its tasks, and 1 for all others."""
+    """Environment frames per action; by default as in the agent's paper for its tasks, and 1 for all others."""
     time_limit: int | None = None
     """Truncate episodes after this many frames."""
     part: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME=KIND")] = ()
@@ -70,7 +70,7 @@ def make_source(environment: EnvironmentOptions, agent: str, quiet: bool = False
 
 
 def _parts(words: Sequence[str]) -> dict[str, str]:
-    """What `NAME=KIND` words say of the parts of the observation."""
+    """What `NAME=KIND` words say about the parts of the observation."""
     parts: dict[str, str] = {}
     for word in words:
         name, equals, kind = word.partition("=")
@@ -98,6 +98,6 @@ def _value(text: str) -> Any:
     try:
         value = json.loads(text)
         json.dumps(value, allow_nan=False)
-    except (ValueError, RecursionError):  # infinity and NaN are no JSON
+    except (ValueError, RecursionError):  # infinity and NaN are not JSON
         return text
     return value

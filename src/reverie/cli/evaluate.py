@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 UNNAMED = os.curdir
-"""Stands for the name of a video where `--video` has none; a folder is no name."""
+"""Stands for the name of a video where `--video` has none; a folder is not a name."""
 
 
 @dataclass(frozen=True)

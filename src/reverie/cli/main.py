@@ -16,7 +16,7 @@ import reverie
 from reverie.errors import ReverieError
 
 COMMANDS = {
-    "train": "train an agent, or go on with a run that was interrupted",
+    "train": "train an agent, or resume a run that was interrupted",
     "evaluate": "play episodes with a trained agent and print their returns",
     "watch": "let a trained agent play, in a video or in a window",
     "dream": "write a video of what the world model predicts, beside what happened",

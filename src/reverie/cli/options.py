@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def with_default_value(words: Sequence[str], option: str, default: str) -> list[str]:
-    """Gives an option that stands without a value a default one.
+    """Gives an option without a value a default one.
 
     Args:
         words: of the command line.
@@ -39,7 +39,7 @@ def parse(options: type[T], command: str, arguments: Sequence[str]) -> T:
 
     Args:
         options: dataclass whose docstrings are the help texts.
-        command: what stands before the options, e.g. `evaluate`.
+        command: what comes before the options, e.g. `evaluate`.
         arguments: the words after it.
 
     Raises:

@@ -30,7 +30,7 @@ class PlotOptions:
     metric: str = "episode/return"
     """Metric to draw; the names are in docs/metrics.md."""
     label: tuple[str, ...] = ()
-    """One name for each of RUNS in the same order, to stand in the legend in place of the agent. Runs with different
+    """One name for each of RUNS in the same order, to appear in the legend in place of the agent. Runs with different
     names are kept apart. Example: reverie plot runs-before runs-after --label before after"""
     group: tuple[str, ...] = ()
     """Settings that make a group, as config.json names them; runs that differ in others only are pooled, and the

@@ -1,4 +1,4 @@
-"""reverie train AGENT --env ID: trains an agent, or goes on where a run was interrupted."""
+"""reverie train AGENT --env ID: trains an agent, or resumes a run that was interrupted."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class RunOptions(EnvironmentOptions):
     """Continue from this checkpoint of the run instead of its newest."""
     change: bool = False
     """Continue the run with the agent's settings given here, e.g. `--change --learning-rate 1e-4`, where stored tensors
-    do not depend on them; config.json notes the change. Without it a run refuses other settings than its own."""
+    do not depend on them; config.json notes the change. Without it a run refuses settings other than its own."""
     origin: Annotated[Path | None, tyro.conf.arg(name="from", metavar="RUN")] = None
     """Begin a new run with the weights of this run folder or saved agent, which has the same observations and actions,
     and with its settings of the agent."""
@@ -177,7 +177,7 @@ def _train(options: Any, source: EnvironmentSource, path: Path, preset: str) -> 
     finally:
         trainer.close()
     if not complete:
-        print(f"stopped at step {trainer.env_steps:,}; repeat the command to go on")
+        print(f"stopped at step {trainer.env_steps:,}; repeat the command to continue")
         return 130
     last = read_scores(path)[-1:]
     for score in last:
@@ -212,7 +212,7 @@ def _train_in_stages(agent: str, words: Sequence[str]) -> int:
     finally:
         training.close()
     if not complete:
-        print("stopped; repeat the command to go on")
+        print("stopped; repeat the command to continue")
         return 130
     for score in read_scores(path):
         print(

@@ -21,7 +21,7 @@ class TrainedAgentOptions:
     checkpoint: str = "best"
     """In a run folder: best (highest evaluation so far), latest, or the name of a checkpoint."""
     env: str | None = None
-    """Environment in the place of the one that the folder names, with the same observations and actions."""
+    """Environment in place of the one that the folder names, with the same observations and actions."""
     trust_environment: bool = False
     """Import the module that the folder names, where its environment is `module:Id`, which runs the module's code."""
     seed: int = 0

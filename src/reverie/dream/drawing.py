@@ -62,7 +62,7 @@ class OpenLoop:
 
 
 class Drawing:
-    """The pictures of one prediction; each is drawn when it is first asked for, and once.
+    """The pictures of one prediction; each is drawn once, when it is first asked for.
 
     Args:
         result: truth and model.
@@ -71,7 +71,7 @@ class Drawing:
         most_frames: of a video of observations without images; a longer sequence is shown at this many of its steps.
 
     Attributes:
-        fps: frames a second at which the video takes 12 steps a second.
+        fps: frames per second at which the video takes 12 steps per second.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Drawing:
 
     @cached_property
     def board(self) -> Board | None:
-        """The curves of all observations that are no images, with rewards, ends and actions; None without any."""
+        """The curves of all observations that are not images, with rewards, ends and actions; None without any."""
         if not self._numbers:
             return None
         result, names = self.result, self.scene.names
@@ -122,7 +122,7 @@ class Drawing:
         )
 
     def narrow(self, columns: int) -> np.ndarray:
-        """The video with at most so many images side by side, uint8 [T, H, W, 3]; rendered dreams and curves are so."""
+        """The video with at most so many images side by side, uint8 [T, H, W, 3]; true anyway of renders and curves."""
         if not self._images or len(self.result.reward[0]) <= columns:
             return self.frames
         return Drawing(self.result.first(columns), self.scene, self.title).frames

@@ -89,8 +89,8 @@ class Dream(Generic[State]):
             action: flat actions, float32 [E, A].
 
         Returns:
-            Expected rewards float32 [E]; whether the episode ended, bool [E]; and the probability with which it went
-            on, float32 [E].
+            Expected rewards float32 [E]; whether the episode ended, bool [E]; and the probability with which it
+            continued, float32 [E].
         """
         chosen = torch.from_numpy(np.ascontiguousarray(action, np.float32)).to(self.starts.device)
         with torch.random.fork_rng(self._devices):
@@ -148,7 +148,7 @@ def collect_starts(
         States [N, ...]; less than `count` where most episodes are shorter than `context`.
 
     Raises:
-        ConfigError: a number is out of range, or no episode goes on after `context` observations.
+        ConfigError: a number is out of range, or no episode continues after `context` observations.
     """
     if not 1 <= count <= MOST_LANES or context < 1:
         raise ConfigError(f"starts must be 1 to {MOST_LANES:,} and context at least 1, got {count} and {context}")
@@ -165,14 +165,14 @@ def collect_starts(
                 break
     if not any(state.count for state in found):
         raise ConfigError(
-            f"none of {lanes * (count + 10)} episodes of {source.name} went on after {context} observations; give a "
+            f"none of {lanes * (count + 10)} episodes of {source.name} continued after {context} observations; give a "
             f"smaller context"
         )
     return type(found[0]).join(found).select(torch.arange(min(count, sum(state.count for state in found))))
 
 
 def _begin_episodes(agent: Watcher, pool: EnvironmentPool, number: int, context: int) -> Any:
-    """The states after `context` observations of episode `number` in every environment where it goes on after them."""
+    """The states after `context` observations of episode `number` in every environment where it continues."""
     steps = pool.start_new_episodes(np.full(pool.num_envs, number))
     state = None
     goes_on = np.ones(pool.num_envs, np.bool_)

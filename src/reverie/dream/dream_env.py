@@ -70,7 +70,7 @@ class _Translation:
     def step(
         self, actions: Sequence[Any]
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], NDArray[np.float32]]:
-        """Moves all lanes: rewards, terminated, truncated and probabilities of going on, [E] each.
+        """Moves all lanes: rewards, terminated, truncated and probabilities of continuing, [E] each.
 
         Raises:
             ConfigError: there is not one action for each lane, or the environment was closed.
@@ -99,7 +99,7 @@ class _Translation:
         ]
 
     def close(self) -> None:
-        """Nothing can be dreamed any more."""
+        """Nothing can be dreamed anymore."""
         self._closed = True
 
     def _refuse_if_closed(self) -> None:
@@ -121,7 +121,7 @@ class DreamEnv(gymnasium.Env[Any, Any]):
 
     An episode begins in one of the starts. Each step imagines the next latent state, with the reward that the model
     expects. The episode is terminated with the probability that the model gives to its end, and truncated after
-    `horizon` steps. `info["continue"]` is the probability with which it went on.
+    `horizon` steps. `info["continue"]` is the probability with which it continued.
 
     Args:
         dream: with one lane.
@@ -179,7 +179,7 @@ class DreamEnv(gymnasium.Env[Any, Any]):
         return self._translation.frame(0) if self.render_mode else None
 
     def close(self) -> None:
-        """Nothing can be dreamed any more."""
+        """Nothing can be dreamed anymore."""
         self._translation.close()
 
 
@@ -241,7 +241,7 @@ class DreamVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         return tuple(self._translation.frame(lane) for lane in range(self.num_envs)) if self.render_mode else None
 
     def close_extras(self, **options: Any) -> None:
-        """Nothing can be dreamed any more; `close` calls it."""
+        """Nothing can be dreamed anymore; `close` calls it."""
         self._translation.close()
 
     def _observations(self) -> Any:

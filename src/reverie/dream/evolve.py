@@ -86,7 +86,7 @@ def evolve(
     Args:
         dream: where candidates are tried.
         controller: with `evolution.count` parameters.
-        evolution: goes on from where it is.
+        evolution: continues from where it is.
         parts: action parts of the environment.
         generations: how many more.
         rollouts: dreams of each candidate and generation; 16 in the paper.

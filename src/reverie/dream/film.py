@@ -295,9 +295,7 @@ class Window:
 
     def __init__(self, pictures: Pictures, title: str, fps: int) -> None:
         if no_display():
-            warnings.warn(
-                "there is no display here, so that the window is not seen; write a video instead", stacklevel=2
-            )
+            warnings.warn("there is no display here, so the window cannot be seen; write a video instead", stacklevel=2)
         self._pictures, self._title, self._fps = pictures, title, fps
         self._number, self._closed = 0, False
         self._screen: Any = None

@@ -20,7 +20,7 @@ from reverie.errors import ConfigError, ReverieError
 from reverie.models.vision_memory import VisionMemory
 
 MOST_SEQUENCES = 100
-"""As many as the height of a video has room for."""
+"""As many as fit into the height of a video."""
 
 
 def check_sequences(length: int, sequences: int) -> None:
@@ -91,7 +91,7 @@ def predict_open_loop(
 
 @torch.no_grad()
 def remember_open_loop(model: VisionMemory, sequences: dict[str, np.ndarray], context: int | None = None) -> OpenLoop:
-    """The same for V and M of World Models: V draws what it saw of the first steps, then M goes on alone.
+    """The same for V and M of World Models: V draws what it saw of the first steps, then M continues alone.
 
     Args:
         model: V and M.

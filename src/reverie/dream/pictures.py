@@ -59,7 +59,7 @@ def image_grid(
     shown: Sequence[int] | np.ndarray | None = None,
     steps: int | None = None,
 ) -> np.ndarray:
-    """Image sequences side by side as the frames of a video: labeled rows, and one column a sequence.
+    """Image sequences side by side as the frames of a video: labeled rows, and one column per sequence.
 
     The border of a cell is green while the model observes and red once it imagines. Small images are enlarged by a
     whole factor, without smoothing.
@@ -147,7 +147,7 @@ def comparison_board(
 ) -> Board:
     """True and predicted vectors over time.
 
-    One row a dimension (the first 8), then reward and continue probability and the actions if given; one column a
+    One row per dimension (the first 8), then reward and continue probability and the actions if given; one column per
     sequence (the first 3). Truth is solid, the model dashed, the imagined region shaded.
 
     Args:
@@ -170,7 +170,7 @@ def comparison_board(
         raise ValueError(f"Expected a context of 0 to {steps} steps, got {context}.")
     labels = list(names) if names is not None else [str(index) for index in range(size)]
     if len(labels) != size:
-        raise ValueError(f"Expected {size} names, one a dimension, got {len(labels)}.")
+        raise ValueError(f"Expected {size} names, one per dimension, got {len(labels)}.")
     columns, dimensions = min(batch, MOST_COLUMNS), min(size, MOST_DIMENSIONS)
     rows = [Row(labels[index], truth[:columns, :, index], model[:columns, :, index]) for index in range(dimensions)]
     for name, pair in (("reward", reward), ("continue", continues)):
@@ -252,7 +252,7 @@ def write_video(path: Path, frames: np.ndarray | Iterable[np.ndarray], fps: int 
     Args:
         path: ends in `.mp4` or `.gif`; its folder is made if missing.
         frames: uint8 [T, H, W, 3], or one frame after the other; an MP4 is written as they come.
-        fps: frames a second.
+        fps: frames per second.
 
     Raises:
         ValueError: the frames have another shape or type.
@@ -276,7 +276,7 @@ def write_mp4(path: Path, frames: np.ndarray | Iterable[np.ndarray], fps: int = 
         path: the file to write, ending in `.mp4`; its folder is made if missing.
         frames: uint8 [T, H, W, 3], or one frame after the other; an odd height or width gets one more row or column, a
             copy of the last.
-        fps: frames a second.
+        fps: frames per second.
 
     Raises:
         ValueError: the frames have another shape or type.
@@ -313,7 +313,7 @@ def encode_gif(frames: np.ndarray, fps: int = 12) -> bytes:
 
     Args:
         frames: uint8 [T, H, W, 3].
-        fps: frames a second; GIF counts hundredths of a second, and browsers slow down above 50.
+        fps: frames per second; GIF counts hundredths of a second, and browsers slow down above 50.
 
     Returns:
         The file content. Frames equal to the one before are merged into a longer display time.

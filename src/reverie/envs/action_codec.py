@@ -88,7 +88,7 @@ class ActionCodec:
         takes the largest entry of each variable.
 
         Raises:
-            EnvironmentProblem: if the vector has another length or is not finite.
+            EnvironmentProblem: if the vector has the wrong length or is not finite.
         """
         vector = np.asarray(action, dtype=np.float64)
         if vector.shape != (self.width,):

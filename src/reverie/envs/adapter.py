@@ -23,11 +23,11 @@ from reverie.spaces import Interface
 
 
 class EnvironmentAdapter:
-    """Wraps one `gymnasium.Env`, translates to and from parts, and checks that it keeps its contract.
+    """Wraps one `gymnasium.Env`, translates to and from parts, and checks that it honors its contract.
 
     Args:
         environment: the environment; it must not reset itself.
-        action_repeat: how often each action is given; rewards are summed, and the end of the episode stops it.
+        action_repeat: how many times each action is applied; rewards are summed, and the end of the episode stops it.
         name: what to call the environment in messages.
         owns_environment: whether `close` also closes the environment.
         parts: name of an observation part -> what it is, see `ObservationCodec`.
@@ -36,12 +36,12 @@ class EnvironmentAdapter:
     Attributes:
         environment: the wrapped environment.
         interface: its observation and action parts.
-        action_repeat: how often each action is given, counting `ActionRepeat` wrappers that are already there.
+        action_repeat: how many times each action is applied, counting `ActionRepeat` wrappers that are already there.
         time_limit: steps of this adapter after which a time limit of Gymnasium truncates episodes, None without one.
 
     Raises:
         SpaceError: if an observation or action space is not supported.
-        EnvironmentProblem: if `environment` is no `gymnasium.Env`.
+        EnvironmentProblem: if `environment` is not a `gymnasium.Env`.
         ConfigError: if `parts` names a part that is not there.
     """
 
@@ -142,7 +142,7 @@ class EnvironmentAdapter:
         return self._observations.encode(observation)
 
     def decode_observation(self, parts: Mapping[str, NDArray[Any]]) -> Any:
-        """The observation that lies nearest to part arrays; see `ObservationCodec.decode`."""
+        """The observation nearest to part arrays; see `ObservationCodec.decode`."""
         return self._observations.decode(parts)
 
     def decode_action(self, action: NDArray[np.float32]) -> Any:
@@ -172,7 +172,7 @@ class EnvironmentAdapter:
     def close(self) -> None:
         """Release the environment; one that the caller made and handed over stays open.
 
-        What goes wrong is only warned of, since nothing depends on it anymore.
+        Errors are only warned about, since nothing depends on it anymore.
         """
         self._episode_runs = False
         if self._owns_environment:
@@ -215,7 +215,7 @@ class EnvironmentAdapter:
 
 
 def close_environment(environment: gymnasium.Env[Any, Any], calls: Calls) -> None:
-    """Closes an environment, for `CLOSING_SECONDS` at most; whatever goes wrong is a warning."""
+    """Closes an environment, within `CLOSING_SECONDS`; whatever goes wrong is a warning."""
     try:
         with WATCH.looking():
             calls.run("close", environment.close, limit=CLOSING_SECONDS)
@@ -224,7 +224,7 @@ def close_environment(environment: gymnasium.Env[Any, Any], calls: Calls) -> Non
 
 
 def not_an_environment(environment: Any) -> EnvironmentProblem:
-    """The error for an object that is no `gymnasium.Env`."""
+    """The error for an object that is not a `gymnasium.Env`."""
     kind = f"{type(environment).__module__}.{type(environment).__qualname__}"
     if isinstance(environment, gymnasium.vector.VectorEnv):
         remedy = "pass a single environment; reverie makes the vector itself"

@@ -40,7 +40,7 @@ def split_batch(space: gymnasium.Space[Any], value: Any, size: int) -> list[Any]
     """The single observations of a batch.
 
     Raises:
-        EnvironmentProblem: a part has another number of observations.
+        EnvironmentProblem: a part has a different number of observations.
     """
     return [_take(space, value, index, size=size) for index in range(size)]
 

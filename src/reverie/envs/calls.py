@@ -1,6 +1,6 @@
 """Calls of an environment's code: what comes out of them, how long they may last, and what they leave unchanged here.
 
-An environment is code of somebody else. It may raise anything, end the process, never return, or change settings that
+An environment is somebody else's code. It may raise anything, end the process, never return, or change settings that
 belong to the whole process. Every call of it goes through `Calls.run`, which turns all of this into an
 `EnvironmentProblem` and keeps the settings of the environment and of the library apart.
 """

@@ -1,4 +1,4 @@
-"""Checks of the types and ranges of what a user says of an environment."""
+"""Checks of the types and ranges of what a user says about an environment."""
 
 from __future__ import annotations
 
@@ -80,5 +80,5 @@ def checked_names(name: str, value: Any) -> tuple[str, ...]:
 
 
 def _is_whole(value: Any) -> bool:
-    """Whether it is a whole number, in Python or numpy; True and False are none."""
+    """Whether it is a whole number, in Python or numpy; True and False are not."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)

@@ -1,11 +1,11 @@
 """What an environment made by Python code is identified by: its source, and the values that it holds.
 
-A run that goes on must have the code that it began with, and a name does not tell: two scripts, or one that was edited,
-may call their classes alike. So the code is taken apart into pieces: every class and function of the user's own that
-it consists of or refers to, and the plain values that these hold in closures, defaults, class attributes and globals.
-A piece is described by a digest of its source without comments, docstrings and layout, or by its bytecode where no
-source can be read, so that descriptions are the same in every process. What is installed as a package is told by its
-name only, for it has versions.
+A run that resumes must have the code that it began with, and a name is not enough: two scripts, or one that was edited,
+may use the same class names. So the code is taken apart into pieces: every class and function of the user's own that it
+consists of or refers to, and the plain values that these hold in closures, defaults, class attributes and globals. A
+piece is described by a digest of its source without comments, docstrings and layout, or by its bytecode where no
+source can be read, so that descriptions are the same in every process. What is installed as a package is known by its
+name only, since it has versions.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class _Pieces:
             self.add(spec.max_episode_steps, "max_episode_steps of the registration")
 
     def add(self, value: Any, name: str) -> None:
-        """The pieces of a value that is called `name`."""
+        """The pieces of a value called `name`."""
         if self._depth > MAXIMUM_DEPTH:
             return
         self._depth += 1
@@ -223,7 +223,7 @@ class _Pieces:
             self._put(f"{name} of {title}", digest("source", "\n".join(statements)))
 
     def _add_object(self, value: Any, name: str) -> None:
-        """An object: its class, and the attributes that are called like arguments of its constructor."""
+        """An object: its class, and the attributes named like arguments of its constructor."""
         if id(value) in self._visited:
             return
         self._visited[id(value)] = value
@@ -244,7 +244,7 @@ class _Pieces:
 
 
 def plain(value: Any) -> str | None:
-    """A text that tells a value of plain data, the same in every process, or None for any other object."""
+    """A text that identifies a value of plain data, the same in every process, or None for any other object."""
     if isinstance(value, gymnasium.Env):
         return None
     if isinstance(value, np.ndarray) and value.dtype != object:

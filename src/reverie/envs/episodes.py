@@ -115,7 +115,7 @@ class EpisodeRunner:
 
 
 def info_number(info: Any, name: str) -> float:
-    """A number of an environment's info; NaN where it has none of that name, or something that is no finite number.
+    """A number of an environment's info; NaN where it has none of that name, or something that is not a finite number.
 
     Args:
         info: what `step` returned.

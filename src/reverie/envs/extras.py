@@ -142,7 +142,7 @@ def missing_package(environment_id: str, error: Exception) -> EnvironmentProblem
 
 
 def _importer(error: Exception) -> str:
-    """The module whose import ended with the error, in words; empty if that was none but ours."""
+    """The module whose import ended with the error, in words; empty if it was only ours."""
     name = ""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         current = frame.f_globals.get("__name__", "")

@@ -78,15 +78,15 @@ def without_parts(
 ) -> tuple[gymnasium.Env[Any, Any], str | None]:
     """The environment without the parts that are to be ignored and those that no agent can read.
 
-    What cannot be read stays, to be refused with its name, where it is all there is or the user says what it is.
+    What cannot be read stays, to be refused by name, where it is all there is or the user says what it is.
 
     Args:
         environment: the environment.
         ignore: names of parts, or of a Dict or Tuple with all parts below it.
-        parts: what the user says of parts, as for `ObservationCodec`.
+        parts: what the user says about parts, as for `ObservationCodec`.
 
     Returns:
-        The environment, wrapped if something is left out; and what to warn of, if it was not asked for.
+        The environment, wrapped if something is left out; and what to warn about, if it was not asked for.
 
     Raises:
         ConfigError: `ignore` names a part that is not there, or all parts.

@@ -1,4 +1,4 @@
-"""Which spaces are pictures, how their axes lie, and what a user says of a part."""
+"""Which spaces are pictures, how their axes lie, and what a user says about a part."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from reverie.errors import ConfigError, SpaceError
 
 MINIMUM_IMAGE_SIDE = 32
 MAXIMUM_IMAGE_SIDE = 256
-# Colors of all frames together; a box with more is rather a volume than a stack of frames.
+# Colors of all frames together; a box with more is a volume rather than a stack of frames.
 MAXIMUM_CHANNELS = 256
 COLOR_COUNTS = (1, 3, 4)
 # Bounds that say that a box holds brightness. A box of uint8 from 0 to 10 holds symbols or counts.
@@ -58,13 +58,13 @@ class PartKind:
 
 
 def part_names(path: Path) -> tuple[str, ...]:
-    """The names under which a user may speak of a leaf of an observation space."""
+    """The names by which a user may refer to a leaf of an observation space."""
     joined = join_path(path)
     return (joined, f"observation/{joined}") if path else ("observation", "image")
 
 
 def said_kind(parts: Mapping[str, str], path: Path) -> PartKind | None:
-    """What the user says of a leaf, or None."""
+    """What the user says about a leaf, or None."""
     return next((PartKind.parse(name, parts[name]) for name in part_names(path) if name in parts), None)
 
 
@@ -150,14 +150,14 @@ class ImageLayout:
 
 
 def find_layout(space: gymnasium.Space[Any], said: PartKind | None, where: str) -> ImageLayout | None:
-    """How a leaf of an observation space stores an image, or None if it is no image.
+    """How a leaf of an observation space stores an image, or None if it is not an image.
 
     Where the user says nothing, an image is a Box with declared bounds of brightness (floats 0 to 1, -1 to 1 or 0 to
     255, whole numbers 0 to 255, uint16 0 to 65535) whose two sides have at least 32 pixels.
 
     Args:
         space: the leaf.
-        said: what the user says of it.
+        said: what the user says about it.
         where: the name of the leaf in an error message.
 
     Raises:
@@ -208,12 +208,12 @@ def _picture_bounds(space: gymnasium.Space[Any]) -> tuple[float, float] | None:
 def recognized_axes(shape: tuple[int, ...], minimum: int = MINIMUM_IMAGE_SIDE) -> str | None:
     """Which axes of a space are height, width, colors and frames.
 
-    Height and width stand together and have at least `minimum` pixels. Where several pairs have, equal sides are
+    Height and width are adjacent and have at least `minimum` pixels. Where several pairs have, equal sides are
     preferred, then the larger picture. In a stack frames come first, as Gymnasium's FrameStackObservation has them, and
     last where the picture comes first.
 
     Returns:
-        A letter for each axis as in `ImageLayout`, or None if this cannot be told.
+        A letter for each axis as in `ImageLayout`, or None if this cannot be determined.
     """
     if len(shape) == 4:
         options = ["thwc", "tchw", "hwtc" if shape[3] in COLOR_COUNTS else "hwct"]

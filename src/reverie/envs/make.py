@@ -52,14 +52,14 @@ def make(
         environment: a Gymnasium id (also `module:Id`), an environment, or a function (or class) that makes one.
         pixels: observe the rendered frame instead of the environment's own observation.
         image_size: side, or height and width, to which images are resized; with `pixels` 64 x 64 by default.
-        action_repeat: how often each action is given; rewards are summed.
+        action_repeat: how many times each action is applied; rewards are summed.
         time_limit: truncate episodes after this many frames (steps before action repeat). For an id it replaces the
             registered limit; otherwise it comes on top of any limit that is already there.
         kwargs: keyword arguments for the constructor or function.
         parts: name of an observation part -> what it is: `image`, `image:AXES` with a letter for each axis of its space
             (t frames, h height, w width, c colors), `vector` or `discrete`; by default as its space says.
         ignore: names of observation parts to leave out. Those that no agent can read (Text, Graph, Sequence, OneOf) are
-            left out anyhow, with a warning, where others remain.
+            left out anyway, with a warning, where others remain.
         render: prepare `adapter.render()`, for videos, where the environment can render frames.
 
     Returns:
@@ -91,7 +91,7 @@ class EnvironmentSource:
         environment: a Gymnasium id, an environment, or a function that makes one.
         pixels: observe the rendered frame.
         image_size: height and width of images (a single number is turned into both), or None to leave them.
-        action_repeat: how often each action is given.
+        action_repeat: how many times each action is applied.
         time_limit: truncate episodes after this many frames, or None.
         kwargs: keyword arguments for the constructor or function.
         parts: name of an observation part -> what it is, where its space does not tell: `image`, `image:AXES`, `vector`
@@ -161,7 +161,7 @@ class EnvironmentSource:
 
     @functools.cached_property
     def code(self) -> dict[str, str]:
-        """What code of the user's own is told by, see `describe_code`; empty for an id of an installed package.
+        """What identifies the user's own code, see `describe_code`; empty for an id of an installed package.
 
         It describes the code and its values as they are when it is first asked for.
 
@@ -184,7 +184,7 @@ class EnvironmentSource:
             raise missing_package(self.environment, error) from error
 
     def _require_trust(self) -> None:
-        """Refuses to import a module that only a file names, for importing runs its code.
+        """Refuses to import a module that only a file names, since importing runs its code.
 
         Raises:
             EnvironmentProblem: says how to allow it.
@@ -289,7 +289,7 @@ class EnvironmentSource:
         }
 
     def identity(self) -> dict[str, Any]:
-        """What of `to_json` must be the same for a run to be the same.
+        """What in `to_json` must be the same for a run to be the same.
 
         What the parts are and which are ignored follows from the interface, and the code is compared piece by piece.
         """
@@ -417,7 +417,7 @@ class EnvironmentSource:
         return wrapped if self.pixels or size is None else ResizeImages(wrapped, size, self.parts)
 
     def _warn_once(self, text: str | None) -> None:
-        """Warns of something unless this recipe has done so, also in the process that sent it to a worker."""
+        """Warns about something unless this recipe has done so, also in the process that sent it to a worker."""
         given: set[str] = self.__dict__.setdefault("_given", set())
         if text is not None and text not in given:
             given.add(text)

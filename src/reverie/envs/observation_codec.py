@@ -75,7 +75,7 @@ class ObservationCodec:
         return {leaf.part.name: leaf.encode(values[leaf.path]) for leaf in self._leaves}
 
     def decode(self, parts: Mapping[str, NDArray[Any]]) -> Any:
-        """The observation of the space that lies nearest to part arrays, such as predictions of a world model.
+        """The observation of the space nearest to part arrays, such as predictions of a world model.
 
         Args:
             parts: for each part an array of the shape in `parts`; vectors are clipped to the bounds of their Box.
@@ -124,7 +124,7 @@ class _Leaf:
             array = np.asarray(value)
         except (ValueError, TypeError) as error:
             raise EnvironmentProblem(
-                f"observation {name!r} is a {type(value).__name__} that is no array, but its space is {space}: "
+                f"observation {name!r} is a {type(value).__name__} that is not an array, but its space is {space}: "
                 f"return an array of shape {space.shape}"
             ) from error
         allowed = "fiub" if space.dtype.kind == "f" else "iub"
@@ -156,7 +156,7 @@ class _Leaf:
 
 
 def _require_known(parts: Mapping[str, str], space: gymnasium.Space[Any]) -> None:
-    """Refuse to be told of parts that are not there."""
+    """Refuse descriptions of parts that are not there."""
     names = [part_names(path) for path, _ in leaves(space)]
     for name in parts:
         if not any(name in known for known in names):
@@ -199,7 +199,7 @@ def _image_leaf(path: Path, box: gymnasium.spaces.Box, layout: ImageLayout, name
     if max(sides) > MAXIMUM_IMAGE_SIDE or min(sides) < MINIMUM_IMAGE_SIDE:
         raise SpaceError(
             f"{where} is an image of {layout.height} x {layout.width} pixels, and {MINIMUM_IMAGE_SIDE} to "
-            f"{MAXIMUM_IMAGE_SIDE} a side are supported: pass an image size such as image_size=64"
+            f"{MAXIMUM_IMAGE_SIDE} per side are supported: pass an image size such as image_size=64"
         )
     part = ObservationPart(name, "image", layout.shape, frames=layout.frames)
     return _Leaf(path, box, part, convert=_convert_image, image=layout, check_bounds=layout.is_float)
@@ -218,7 +218,7 @@ def _vector_leaf(path: Path, box: gymnasium.spaces.Box, name: str, where: str) -
 
 
 def _announce(box: gymnasium.spaces.Box, name: str, where: str) -> None:
-    """Warn of a vector that might be meant as an image."""
+    """Warn about a vector that might be meant as an image."""
     wide = sum(side >= MINIMUM_IMAGE_SIDE for side in box.shape) >= 2
     if not wide and not (box.dtype == np.uint8 and len(box.shape) >= 3):
         return
@@ -284,7 +284,7 @@ def _require_finite(array: NDArray[Any], name: str) -> None:
         index = int(np.argmin(finite.reshape(-1)))
         raise EnvironmentProblem(
             f"observation {name!r} holds {array.reshape(-1)[index]} at entry {index}, but every value must be a "
-            f"finite float32: mend or clip it in the environment"
+            f"finite float32: fix or clip it in the environment"
         )
 
 

@@ -115,7 +115,7 @@ class EnvironmentPool(ABC):
             actions: for each environment the actions taken in that episode so far, float32 [n_e, A].
 
         Returns:
-            The current time step: `is_first` where n_e is 0, otherwise what the last action led to.
+            The current time step: `is_first` where n_e is 0, otherwise the result of the last action.
 
         Raises:
             EnvironmentProblem: if an episode ends before its last action, so that the environment is not
@@ -149,7 +149,7 @@ class EnvironmentPool(ABC):
         expected = (self.num_envs, self.interface.action_width)
         if actions.shape != expected:
             raise EnvironmentProblem(
-                f"the actions have shape {actions.shape}, but the pool takes {expected}: one flat vector a row"
+                f"the actions have shape {actions.shape}, but the pool takes {expected}: one flat vector per row"
             )
         self._episodes = self._episodes + ended
         return self._run(

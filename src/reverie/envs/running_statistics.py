@@ -7,12 +7,12 @@ from typing import Any
 
 import gymnasium
 
-# A mean, a spread and a count: what a running mean keeps, however its class is called.
+# A mean, a spread and a count: what a running mean keeps, whatever its class is called.
 STATISTICS = ({"mean"}, {"var", "std"}, {"count", "n"})
 
 
 def running_statistics(environment: gymnasium.Env[Any, Any]) -> str | None:
-    """What to warn of if a layer of the environment keeps running statistics, or None.
+    """What to warn about if a layer of the environment keeps running statistics, or None.
 
     A wrapper whose `update_running_mean` is False has fixed ones.
     """
@@ -20,8 +20,8 @@ def running_statistics(environment: gymnasium.Env[Any, Any]) -> str | None:
     if not layers:
         return None
     return (
-        f"{' and '.join(layers)} of this environment keeps running statistics, which live in each environment by "
-        f"itself: evaluation, loading and resuming begin without them, so that the agent sees other numbers there than "
+        f"{' and '.join(layers)} of this environment keeps running statistics, which live in each environment "
+        f"separately: evaluation, loading and resuming begin without them, so the agent sees other numbers there than "
         f"in training; leave the wrapper out (DreamerV3 squashes observations and rewards itself), or scale by "
         f"constants"
     )

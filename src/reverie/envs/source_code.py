@@ -1,4 +1,4 @@
-"""The source of classes and functions, told by digests that comments, layout and line numbers do not change."""
+"""The source of classes and functions, as digests that comments, layout and line numbers do not change."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def names_of_class_body(cls: type) -> set[str]:
 
 
 def is_changed(node: Definition | None, name: str) -> bool:
-    """Whether a definition changes a variable from outside it or the container in it, which then is no constant."""
+    """Whether a definition changes a variable from outside it or the container in it, which then is not a constant."""
     for inner in ast.walk(node) if node is not None else ():
         if isinstance(inner, ast.Nonlocal) and name in inner.names:
             return True
@@ -150,7 +150,7 @@ def assignments(namespace: Mapping[str, Any], name: str) -> list[str]:
 
 
 def is_set_by_functions(namespace: Mapping[str, Any], name: str) -> bool:
-    """Whether some function of the module sets a global, which then is no constant."""
+    """Whether some function of the module sets a global, which then is not a constant."""
     tree = _tree(namespace, namespace.get("__file__"))
     return tree is not None and any(isinstance(node, ast.Global) and name in node.names for node in ast.walk(tree))
 
@@ -197,7 +197,7 @@ def _file_of(function: Function) -> str:
 
 
 def definition(value: Any) -> Definition | None:
-    """Where a class or function is defined in the syntax tree of its file, or None if that cannot be told."""
+    """Where a class or function is defined in the syntax tree of its file, or None if that cannot be determined."""
     own = [value] if isinstance(value, Function) else list(_functions(value))
     namespace = module_namespace(value)
     files = dict.fromkeys([*(_file_of(function) for function in own), namespace.get("__file__")])

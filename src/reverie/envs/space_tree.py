@@ -62,7 +62,7 @@ def require_distinct(names: Iterable[str], what: str) -> None:
     for name in names:
         if name in seen:
             raise SpaceError(
-                f"the {what} space has two members that are both called {name!r} once nested keys are joined with "
+                f"the {what} space has two members both called {name!r} once nested keys are joined with "
                 f"'/': rename one of the keys"
             )
         seen.add(name)
@@ -111,7 +111,7 @@ def _box_layout(space: gymnasium.spaces.Box, where: str) -> tuple[tuple[int, ...
     if space.dtype is None or space.dtype.kind not in "iu":
         raise SpaceError(f"{where} is {space}, whose entries cannot be classes: declare a dtype of whole numbers")
     low, high = space.low.reshape(-1), space.high.reshape(-1)
-    # Floats, since the difference of two bounds may be beyond the integers; such a count is refused anyhow.
+    # Floats, since the difference of two bounds may be beyond the integers; such a count is refused anyway.
     sizes = high.astype(np.float64) - low.astype(np.float64) + 1
     if sizes.sum() > MAXIMUM_ONE_HOT_WIDTH and sizes.max() <= MAXIMUM_CLASSES:
         raise SpaceError(

@@ -1,6 +1,6 @@
 """Classic tasks drawn by their own renderers from an observation, real or dreamed.
 
-The observations of these tasks hold all of the state that shows. An observation is turned back into a state, the
+The observations of these tasks hold all of the visible state. An observation is turned back into a state, the
 state is put into a copy of the environment, and that copy draws.
 """
 
@@ -27,7 +27,7 @@ class StateRenderer:
     """Draws observations of one of the classic tasks; `StateRenderer.of` finds out whether there is one.
 
     These are CartPole, Pendulum, Acrobot, MountainCar, MountainCarContinuous, LunarLander and LunarLanderContinuous,
-    in all versions, with any keyword arguments, and subclasses of them. What an observation does not tell is drawn
+    in all versions, with any keyword arguments, and subclasses of them. What an observation does not say is drawn
     like this: the torque arrow of Pendulum only if the action is given; the legs of LunarLander as in flight, no
     particles, and the ground of the given environment, or a flat one if that has not been reset.
 
@@ -67,7 +67,7 @@ class StateRenderer:
         Args:
             observation: float [N], as the environment returns it; need not be in its space.
             action: the environment's action that led to it, if known; Pendulum shows it.
-            shrink: by how much the picture is made smaller, smoothly.
+            shrink: the factor by which the picture is shrunk, smoothly.
 
         Returns:
             uint8 [H, W, 3]; with `shrink=1` what the environment itself would return from `render`.

@@ -1,4 +1,4 @@
-"""What a saved agent has in the place of its environment: spaces as plain JSON, and two stand-ins.
+"""What a saved agent has in place of its environment: spaces as plain JSON, and two stand-ins.
 
 With them it translates observations and actions where the environment is not installed.
 """
@@ -50,7 +50,7 @@ def space_from_json(data: Mapping[str, Any]) -> gymnasium.Space[Any]:
     """Inverse of `space_to_json`.
 
     Raises:
-        KeyError, TypeError, ValueError, AttributeError: the data describe no space.
+        KeyError, TypeError, ValueError, AttributeError: the data does not describe a space.
     """
     kind = data["kind"]
     if kind == "Box":

@@ -20,8 +20,8 @@ from reverie.errors import ConfigError
 Vectorization = Literal["auto", "in-process", "workers"]
 Place = Literal["in-process", "workers"]
 
-# Worker processes cost about 0.3 ms a step for talking. On 4 cores they make environments with steps below 0.25 ms
-# slower (CartPole 20 times) and those above 5 ms (CarRacing, pixel dm_control) about twice as fast; 1 ms lies between.
+# Worker processes cost about 0.3 ms of talking per step. On 4 cores they make environments with steps below 0.25 ms
+# slower (CartPole 20 times) and those above 5 ms (CarRacing, pixel dm_control) about twice as fast; 1 ms is in between.
 WORKER_THRESHOLD_SECONDS = 1e-3
 # Cheap environments are measured for longer, so that a pause of the garbage collector does not count for much.
 LEAST_MEASURED_STEPS, MOST_MEASURED_STEPS = 20, 200
@@ -49,11 +49,11 @@ def make_pool(
         num_envs: number E of environments.
         seed: seed of all episodes, 0 or more.
         vectorization: `in-process`, `workers`, or `auto`, which leaves it to `choose_place`. The pool's `vectorization`
-            and `step_seconds` tell the outcome.
+            and `step_seconds` show the outcome.
         render: prepare `pool.render()`.
-        num_workers: number of worker processes; by default one a processor and at most one an environment.
+        num_workers: number of worker processes; by default one per processor and at most one per environment.
         timeout: seconds after which a worker that does not answer is restarted; by default never.
-        info: names of numbers of the steps' info that `Steps.info` shall hold; see `info_number`.
+        info: names of numbers of the steps' info for `Steps.info` to hold; see `info_number`.
 
     Raises:
         ConfigError: if the settings do not fit together.
@@ -80,7 +80,7 @@ def make_pool(
 def choose_place(source: EnvironmentSource, num_envs: int, seed: int) -> tuple[Place, float | None]:
     """Where to step environments: in workers if a step takes longer than 1 ms, which is measured, else in this process.
 
-    With one environment or one processor workers bring nothing, and nothing is measured.
+    With one environment or one processor workers gain nothing, and nothing is measured.
 
     Args:
         source: recipe for the environments.

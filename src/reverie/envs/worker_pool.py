@@ -34,7 +34,7 @@ class WorkerPool(EnvironmentPool):
         num_envs: number E of environments.
         seed: seed of all episodes, 0 or more.
         render: prepare `render()`.
-        num_workers: number of processes; by default one a processor and at most one an environment.
+        num_workers: number of processes; by default one per processor and at most one per environment.
         timeout: seconds after which a worker that does not answer counts as dead; by default never.
         info: names of numbers of the steps' info to pass on.
 

@@ -146,7 +146,7 @@ class Worker:
         try:
             self._connection.send((self._requests, message))
         except OSError:
-            # A broken socket is no error yet; `receive` finds out how the process ended.
+            # A broken socket is not an error yet; `receive` finds out how the process ended.
             return
         except BaseException:
             # Half a message may be on its way, so nothing sensible can follow it.
@@ -188,7 +188,7 @@ class Worker:
         self.kill()
 
     def hang_up(self) -> None:
-        """Close the connection, upon which the process closes its environments and ends."""
+        """Close the connection, whereupon the process closes its environments and ends."""
         if self._connection is not None:
             self._connection.close()
         self._connection = None

@@ -42,7 +42,7 @@ class ActionRepeat(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     Args:
         env: the environment.
-        repeat: how often an action is given, at least 1.
+        repeat: how many times an action is applied, at least 1.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any], repeat: int) -> None:
@@ -95,7 +95,7 @@ class RenderedObservation(gymnasium.ObservationWrapper[Any, Any, Any]):
         """A frame of `render()`, of any size, as it is observed.
 
         Raises:
-            EnvironmentProblem: it is no frame.
+            EnvironmentProblem: it is not a frame.
         """
         frame = np.asarray(frame)
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
@@ -114,7 +114,7 @@ class ResizeImages(gymnasium.ObservationWrapper[Any, Any, Any]):
     Args:
         env: the environment.
         size: height and width of every image afterwards.
-        parts: what the user says of parts, as for `ObservationCodec`.
+        parts: what the user says about parts, as for `ObservationCodec`.
 
     Attributes:
         parts: the same for the resized observation, with the axes of every image.
@@ -189,7 +189,7 @@ class ResizeImages(gymnasium.ObservationWrapper[Any, Any, Any]):
             )
         if layout.is_float and not np.isfinite(array).all():
             raise EnvironmentProblem(
-                "an image of the observation holds NaN or infinity, but every value must be finite: mend it in the "
+                "an image of the observation holds NaN or infinity, but every value must be finite: fix it in the "
                 "environment"
             )
         return resize_image(layout.to_uint8(array), self.size).reshape(self._shape(layout))

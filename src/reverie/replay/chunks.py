@@ -78,7 +78,7 @@ class ChunkFiles:
 
         Args:
             index: number of the chunk.
-            arrays: one array [chunk_rows, E, ...] a field.
+            arrays: one array [chunk_rows, E, ...] per field.
             low: first row in the chunk.
             high: end of the rows.
 

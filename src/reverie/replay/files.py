@@ -114,7 +114,7 @@ def write_array_file(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], b
 
 
 def write_rows(path: Path, first_row: int, rows: Array) -> None:
-    """Overwrites rows of an existing .npy file, from `first_row` on, and makes them durable.
+    """Overwrites rows of an existing .npy file, starting at `first_row`, and makes them durable.
 
     Raises:
         OSError: the disk is full or the file cannot be written.
@@ -145,13 +145,13 @@ def map_array(
         writable: whether writes go to the file; otherwise the array is read-only.
 
     Raises:
-        CheckpointError: the file is missing, unreadable, no regular file, or has another shape, dtype or size.
+        CheckpointError: the file is missing, unreadable, not a regular file, or has another shape, dtype or size.
     """
     try:
         size = check_regular(path)
         mapped = np.lib.format.open_memmap(path, mode="r+" if writable else "r")
     except FileNotFoundError as error:
-        raise CheckpointError(f"The file {path} is missing; restore an older checkpoint or start anew.") from error
+        raise CheckpointError(f"The file {path} is missing; restore an older checkpoint or start over.") from error
     except OSError as error:
         raise CheckpointError(f"The file {path} cannot be read ({error}).") from error
     except _HEADER_ERRORS as error:
@@ -169,7 +169,7 @@ def map_array(
 
 def damaged(path: Path, reason: str) -> CheckpointError:
     """The error for a file whose contents are not what was saved."""
-    return CheckpointError(f"The file {path} is damaged: {reason}; restore an older checkpoint or start anew.")
+    return CheckpointError(f"The file {path} is damaged: {reason}; restore an older checkpoint or start over.")
 
 
 def _write_header(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:

@@ -14,8 +14,8 @@ Experience of a Reverie run
 
 fields.json        the fields of a row: name, shape, dtype, file name, and whether it is a latent
 chunk-00000012/    time rows 12 * chunk_rows to 13 * chunk_rows - 1 of all E environments (chunk_rows: fields.json);
-                   one file a field, an array [chunk_rows, E, ...]
-saves/             one folder a save: save.json says which rows it has (first_row to end_row - 1, absolute times) and
+                   one file per field, an array [chunk_rows, E, ...]
+saves/             one folder per save: save.json says which rows it has (first_row to end_row - 1, absolute times) and
                    their checksums; with storage "ram" also the latents of these rows, arrays [rows, E, ...]
 
 Read a file without loading it:

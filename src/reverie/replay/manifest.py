@@ -91,7 +91,7 @@ class Manifest:
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise CheckpointError(
                 f"The replay manifest of the checkpoint is damaged ({type(error).__name__}: {error}); "
-                "restore an older checkpoint or start anew."
+                "restore an older checkpoint or start over."
             ) from error
         return manifest
 

@@ -22,7 +22,7 @@ def extend_record(
         record: what is durable already; 0 rows for a new chunk.
         rows: number of rows that the chunk has now.
         fields: fields of a row.
-        arrays: one array [chunk_rows, E, ...] a field.
+        arrays: one array [chunk_rows, E, ...] per field.
         files: the files of the replay folder.
         mapped: whether the arrays are maps of the files; otherwise the new experience rows are written to them.
 

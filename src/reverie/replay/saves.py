@@ -1,4 +1,4 @@
-"""The folder `saves/` of a replay: one folder a save, with its manifest and a snapshot of the latents.
+"""The folder `saves/` of a replay: one folder per save, with its manifest and a snapshot of the latents.
 
 A save is written under a temporary name and renamed when it is whole and durable. The experience itself is in the
 chunk files, which only ever grow.
@@ -66,7 +66,7 @@ class Saves:
         """Writes a save and makes it durable.
 
         Args:
-            manifest: the manifest, as yet without the checksums of the latents.
+            manifest: the manifest, still without the checksums of the latents.
             latents: for each latent field the shape [rows, E, ...] of its snapshot and the blocks of rows; None
                 without a snapshot.
 
@@ -120,7 +120,7 @@ class Saves:
 
 
 def _remove(save: Path) -> None:
-    """Deletes a save; a kill in the middle leaves a folder that a later call takes for one that was begun."""
+    """Deletes a save; a kill in the middle leaves a folder that a later call takes for an unfinished one."""
     begun = save
     if not save.name.startswith(_TEMPORARY):
         begun = save.with_name(f"{_TEMPORARY}{save.name}")

@@ -58,7 +58,7 @@ class SequenceReplay:
     are many and the limit (`ulimit -n`) is low, maps are reopened and sampling takes several times longer.
 
     With storage `ram` a save writes the new rows to the same files and the latents to a snapshot, and a restore is
-    exact. A folder has one line of history: going on from an older save overwrites the rows of newer ones, whose
+    exact. A folder has one line of history: continuing from an older save overwrites the rows of newer ones, whose
     restore then fails with CheckpointError.
 
     Args:
@@ -331,8 +331,8 @@ class SequenceReplay:
         """Deletes the saves that are not kept, and the chunk files that neither a kept save nor the replay needs.
 
         Args:
-            keep: names of the saves to keep. Of several saves of one name stays the one that this process saved or
-                restored last, else the newest.
+            keep: names of the saves to keep. Of several saves of one name, the one that this process saved or
+                restored last stays, else the newest.
         """
         if self._files is None or self._saves is None:
             return
@@ -449,7 +449,7 @@ class SequenceReplay:
             self._closed_rows = [row for row in self._closed_rows if row >= self._first]
 
     def _write_notes(self) -> None:
-        """Writes the notes for people into the folder, once a process."""
+        """Writes the notes for people into the folder, once per process."""
         if self.folder is not None and not self._notes_written:
             write_notes(self.folder, self.fields, self.num_envs, chunk_rows=self._chunk_rows, length=self.length)
             self._notes_written = True

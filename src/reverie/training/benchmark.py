@@ -29,7 +29,7 @@ INTERFACES = {
 
 @dataclass
 class Report:
-    """What was measured: seconds, floating-point operations, operations a second."""
+    """What was measured: seconds, floating-point operations, operations per second."""
 
     median: float
     fastest: float
@@ -71,7 +71,7 @@ def random_observation(interface: Interface, shape: tuple[int, ...], device: tor
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype, side: int = 2048) -> float:
-    """Floating-point operations a second of a square matrix product, the best of ten."""
+    """Floating-point operations per second of a square matrix product, the best of ten."""
     a = torch.randn(side, side, device=device).to(dtype)
     fastest = float("inf")
     for _ in range(10):
@@ -130,7 +130,7 @@ def _phases(agent: ImaginationAgent, batch: dict[str, torch.Tensor]) -> dict[str
 
 
 def wait(device: torch.device) -> None:
-    """Waits until the device has done what it was given."""
+    """Waits until the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

@@ -202,7 +202,7 @@ class Checkpoints:
         return names[-KEPT:]
 
     def forget_after(self, name: str) -> None:
-        """Deletes the checkpoints that are newer than `name`, when a run goes on from an earlier one."""
+        """Deletes the checkpoints that are newer than `name`, when a run continues from an earlier one."""
         for other in self.names():
             if other > name:
                 self._remove(self.folder / other)
@@ -267,5 +267,5 @@ class Checkpoints:
                 self._check(other, restore)
             except ReverieError:
                 continue
-            return f"checkpoint {other} is whole: go on from it with --checkpoint {other}"
-        return "no other checkpoint is whole: begin anew with another --run"
+            return f"checkpoint {other} is whole: continue from it with --checkpoint {other}"
+        return "no other checkpoint is whole: start over with another --run"

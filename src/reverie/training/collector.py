@@ -35,7 +35,7 @@ class Collector:
     Args:
         agent: acts.
         pool: environments; reset here.
-        replay: receives a row of every environment a step.
+        replay: receives a row of every environment per step.
 
     Attributes:
         episodes: how many have ended.
@@ -128,7 +128,7 @@ class Collector:
             Whether the environments are exactly where they were.
 
         Raises:
-            CheckpointError: the data is of another number of environments.
+            CheckpointError: the data is for a different number of environments.
         """
         if any(len(data[name]) != self.pool.num_envs for name in ("episode_index", "totals", "lengths")):
             raise CheckpointError(f"the checkpoint is damaged: it is not of {self.pool.num_envs} environments")

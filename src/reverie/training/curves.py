@@ -61,7 +61,7 @@ _MAX_BYTES = 300_000
 
 @dataclass(frozen=True)
 class RunCurve(RunIdentity):
-    """What one run folder contributes to a figure, beside what run it is.
+    """What one run folder contributes to a figure, besides which run it is.
 
     Attributes:
         x: counter values of the metric, increasing, float [P].
@@ -102,7 +102,7 @@ def plot_learning_curves(
     labels: Sequence[str] = (),
     group_by: Sequence[str] | None = None,
 ) -> list[Path]:
-    """Draws the learning curves of runs: one panel a task, one color a group of runs, the mean over its seeds.
+    """Draws the learning curves of runs: one panel per task, one color per group of runs, the mean over its seeds.
 
     A group holds the runs of one agent on one task whose settings in `config.json` are the same but for the seed and
     what does not change learning (`reverie.training.settings.SAME_LEARNING`). The legend names what differs between
@@ -119,7 +119,7 @@ def plot_learning_curves(
     Args:
         runs: run folders, or folders that hold run folders at any depth.
         output: PNG file to write; its folder is made if missing.
-        x: counter on the horizontal axis; `generation` is known of runs that evolve a controller.
+        x: counter on the horizontal axis; `generation` is known for runs that evolve a controller.
         metric: name of the metric in `metrics.jsonl`.
         smoothing: width of the centered moving average as a share of a run's length; 0 shows the values as they are.
         published: which published scores to draw: `none`, those of the `same` agents, those of all `agents` of the

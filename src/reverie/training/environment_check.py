@@ -223,7 +223,7 @@ def check_environment(
         agent: whose run is estimated.
         preset: of that run; by default as in training.
         steps: of random play, at most.
-        seconds: that it takes, at most, but for the time of a single step.
+        seconds: that it takes, at most, except for the time of a single step.
         seed: of episodes and actions.
         estimate: estimate what a run will take; that times updates of the agent.
         device: of the estimated run.
@@ -456,7 +456,7 @@ def _estimate(
 
 @contextmanager
 def _heard(hear: Callable[[str], None]) -> Iterator[None]:
-    """Hands the library's own warnings to `hear` as soon as they are given; all others go their way."""
+    """Hands the library's own warnings to `hear` as soon as they are given; all others pass unchanged."""
     ours, shown = Path(reverie.__file__).parent, warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], filename: str, *more: Any) -> None:

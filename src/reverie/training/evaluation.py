@@ -109,7 +109,7 @@ class Evaluation:
         }
 
     def metrics(self) -> dict[str, float]:
-        """What TensorBoard and `metrics.jsonl` are told."""
+        """What TensorBoard and `metrics.jsonl` get."""
         return {
             "evaluation/return": self.mean,
             "evaluation/return_std": self.standard_deviation,
@@ -122,7 +122,7 @@ class Evaluation:
         text = f"{self.mean:.1f} ± {self.standard_deviation:.1f} over {len(self.returns)} episodes"
         if not self.cut_off:
             return text
-        return f"{text}, {self.cut_off} of them cut off after {self.limit:,} decisions for want of --time-limit"
+        return f"{text}, {self.cut_off} of them cut off after {self.limit:,} decisions for lack of --time-limit"
 
 
 @dataclass(frozen=True)
@@ -359,5 +359,5 @@ def settle_vectorization(
 
 
 def side_by_side(source: EnvironmentSource, episodes: int) -> int:
-    """How many fresh environments `evaluate` plays at once where nobody says: one an episode, at most 16."""
+    """How many fresh environments `evaluate` plays at once where nobody says: one per episode, at most 16."""
     return 1 if source.kind == "object" else min(episodes, MAX_PARALLEL)

@@ -92,7 +92,7 @@ def read_json(path: Path, shape: Shape | None = None) -> Any:
         The value that the file holds.
 
     Raises:
-        ReverieError: there is no such file, it is no regular file, or it does not hold JSON of this shape.
+        ReverieError: there is no such file, it is not a regular file, or it does not hold JSON of this shape.
     """
     try:
         data = read_bytes(path)

@@ -58,5 +58,5 @@ class Interruption:
                 signal.signal(number, handler)
 
     def end(self) -> None:
-        """Once environments are closed: nothing of the request concerns what comes after it."""
+        """Once environments are closed, the request no longer concerns what comes after."""
         WATCH.withdraw_stop()

@@ -1,6 +1,6 @@
 """Metrics of a run: `metrics.jsonl`, TensorBoard and `scores.json`.
 
-`metrics.jsonl` holds one JSON object a line: the three counters (`env_steps`, `frames`, `updates`), `seconds` of wall
+`metrics.jsonl` holds one JSON object per line: the three counters (`env_steps`, `frames`, `updates`), `seconds` of wall
 clock since the run began (time between a kill and the resume does not count), then the metrics in the order of their
 names. JSON has no NaN or infinity: such a metric is stored as null, and the last key of the line, `not_finite`, maps
 its name to "nan", "inf" or "-inf". `read_metrics` puts the float back. The first line also has the run's settings, as
@@ -83,7 +83,7 @@ class MetricWriter:
         Args:
             folder: run folder; made if missing.
             resume_at: what `position` returned when the checkpoint was written, or `position_after`: lines after it
-                are cut off and TensorBoard hides what came later. None starts afresh: what an earlier run left is
+                are cut off and TensorBoard hides what came later. None starts fresh: what an earlier run left is
                 removed from `metrics.jsonl` and hidden in TensorBoard.
             hyperparameters: for the first line of `metrics.jsonl`, and for TensorBoard's page of that name and a table
                 among its texts; written once, when the run begins its log.
@@ -144,7 +144,7 @@ class MetricWriter:
             name: tag of the video.
             frames: uint8 [T, H, W, 3].
             counters: as for `write`.
-            fps: frames a second.
+            fps: frames per second.
 
         Raises:
             OSError: the disk is full.
@@ -338,7 +338,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         are gone. A torn last line is left out.
 
     Raises:
-        ReverieError: there is no such file, it is no regular file, or a line before the last is damaged.
+        ReverieError: there is no such file, it is not a regular file, or a line before the last is damaged.
     """
     file = path / METRICS_FILE if path.is_dir() else path
     records: list[dict[str, Any]] = []

@@ -1,7 +1,7 @@
 """A trained agent as a folder of two files: `config.json` and `model.safetensors`.
 
 The two are written one after the other, the weights first, and a kill may fall between. So the weights carry a copy of
-their configuration, and `config.json` says of which weights it is: where it is not of those that are there, the copy
+their configuration, and `config.json` says which weights it belongs to: where those are not the ones there, the copy
 counts. At any moment the folder holds the old agent or the new one.
 """
 
@@ -44,7 +44,7 @@ MODEL_FILE = "model.safetensors"
 COPY = "config"
 """Name under which the weights carry their configuration."""
 TRIES = 3
-"""How often weights are looked for while a run that goes on deletes old checkpoints."""
+"""How often weights are looked for while a run that is still training deletes old checkpoints."""
 
 _OBSERVATION = {
     "name": TEXT,
@@ -230,7 +230,7 @@ def _read(path: Path, weights: Path, device: torch.device) -> tuple[Any, dict[st
 
 
 def _check_settings(settings: Mapping[str, Any]) -> None:
-    """Raises an error of the library or of Python if these are no settings of a run."""
+    """Raises an error of the library or of Python if these are not settings of a run."""
     known = {field.name for field in fields(TrainSettings)}
     TrainSettings(**{name: value for name, value in settings.items() if name in known})
 

@@ -14,7 +14,7 @@ MANY_EPISODES = 10**9
 
 @dataclass(frozen=True)
 class Outlook:
-    """Speaks of one run.
+    """Sentences about one run.
 
     Attributes:
         config: the agent's settings.

@@ -25,7 +25,7 @@ QUIET_SECONDS, NOTEBOOK_SECONDS = 30.0, 10.0
 LOOK_SECONDS = 1.0
 """How often to look whether a line is due."""
 SAMPLE_SECONDS, SAMPLES = 5.0, 120
-"""The speed that tells the time left is that of the last 120 steps, or of those of the last ten minutes if they are
+"""The speed that gives the time left is that of the last 120 steps, or of those of the last ten minutes if they are
 more: some are of minutes, others of milliseconds."""
 SHORTEST_BAR = 10
 """Columns."""
@@ -87,7 +87,7 @@ class Display:
 
         Args:
             done: so many steps.
-            note: what else is to be said, parted by " · "; by default what was said before.
+            note: what else is to be said, separated by " · "; by default what was said before.
         """
         now = time.monotonic()
         if not self._samples or (done != self._done and now - self._samples[-1][0] >= SAMPLE_SECONDS):
@@ -137,7 +137,7 @@ class Display:
         yield from _filled(pieces, width)
 
     def _bar(self, right: str, width: int) -> Table:
-        """Title, bar, and what stands behind it."""
+        """Title, bar, and what follows it."""
         title = Text(self.title, style="bold", no_wrap=True)
         title.truncate(max(width - SHORTEST_BAR - 2 - cell_len(right), SHORTEST_BAR), overflow="ellipsis")
         line = Table.grid(Column(no_wrap=True), Column(ratio=1), Column(no_wrap=True), padding=(0, 1), expand=True)
@@ -153,7 +153,7 @@ class Display:
         return [piece for piece in pieces if piece] or ["starting"]
 
     def _seconds_left(self, now: float) -> float | None:
-        """How long the rest takes at the speed of late; None while that is not known, or something else goes on."""
+        """How long the rest takes at the recent speed; None while that is unknown, or something else is done."""
         if self._doing or self._detail or self._done >= self.total or not self._samples:
             return None
         begun, first = self._samples[0]
@@ -176,7 +176,7 @@ class Display:
             self.say(" · ".join(line))
 
     def _keep_saying(self) -> None:
-        """Says lines while nothing else calls, as in a long update."""
+        """Prints lines while nothing else calls, as in a long update."""
         while not self._ended.wait(LOOK_SECONDS):
             self._say_if_due()
 

@@ -73,7 +73,7 @@ class PublishedTable:
         score: what a number is the mean of.
         deviation: what the standard deviation is taken over, or None if there is none.
         notes: what a reader must know before comparing with these numbers.
-        series: for each agent of the table `agent`, `name`, `kind`, `observation`, `frames` (one entry a column) and
+        series: for each agent of the table `agent`, `name`, `kind`, `observation`, `frames` (one entry per column) and
             `seeds`.
         tasks: environment id -> the cells of its row, for all series one after the other: a mean, a pair of mean and
             standard deviation, or None.

@@ -37,7 +37,7 @@ def view_end(scores: Sequence[PublishedScore], own_end: float) -> float:
         own_end: last frame of our own runs in the panel.
 
     Returns:
-        The greatest such point over all curves that have one within twice `own_end`, and at least `own_end`.
+        The largest such point over all curves that have one within twice `own_end`, and at least `own_end`.
     """
     ends = [own_end]
     for score in scores:
@@ -50,7 +50,7 @@ def view_end(scores: Sequence[PublishedScore], own_end: float) -> float:
 def draw_published(axis: Axes, scores: Sequence[PublishedScore], colors: Mapping[str, str], own_end: float) -> None:
     """Draws the published scores of one task, sets the range of the horizontal axis and moves the legend below it.
 
-    A curve of which no point lies in the range is drawn as a horizontal line at its last value.
+    A curve with no point in the range is drawn as a horizontal line at its last value.
 
     Args:
         axis: the panel, with our own runs already in it.

@@ -22,7 +22,7 @@ from reverie.training.settings import MAY_CHANGE
 CONFIG_FILE = "config.json"
 LOCK_FILE = ".lock"
 KEPT = ("from", "changes")
-"""Entries of `config.json` that tell the history of a run."""
+"""Entries of `config.json` that hold the history of a run."""
 OWN_FILES = re.compile(
     r"(config|scores|seconds)\.json|learning_curve\.png|(vision|memory|controller)\.safetensors|"
     r"latents(_\d+)?\.npy|\.latents(_\d+)?\.npy\.rows"
@@ -225,7 +225,7 @@ def _other_code(stored: Any, code: Mapping[str, str]) -> str | None:
 
 
 def default_path(task: str, agent: str, seed: int, code: Mapping[str, str]) -> Path:
-    """runs/<task>/<agent>/<seed>, with characters that no file name should have replaced.
+    """runs/<task>/<agent>/<seed>, with characters that do not belong in file names replaced.
 
     Where that holds a run of other code, the first of <seed>-2, <seed>-3 and so on that does not, with a warning: the
     name of a class or function says too little to resume its run.

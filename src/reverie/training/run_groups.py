@@ -1,4 +1,4 @@
-"""Which runs belong together: those of one agent on one task whose settings are the same but for the seed."""
+"""Which runs belong together: those of one agent on one task whose settings are the same except for the seed."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def _name_in(value: Any) -> str:
 
 
 def _frozen(value: Any) -> Hashable:
-    """A JSON value that compares and hashes; addresses in the memory of one process are no difference."""
+    """A JSON value that compares and hashes; addresses in the memory of one process make no difference."""
     if isinstance(value, dict):
         return tuple(sorted((name, _frozen(entry)) for name, entry in value.items()))
     if isinstance(value, list | tuple):
@@ -186,7 +186,7 @@ def _interface(settings: Mapping[Setting, Hashable]) -> dict[Setting, Hashable]:
 
 
 def _without_interface(run: RunIdentity) -> Hashable:
-    """What identifies a run but for its seed and its environment's parts."""
+    """What identifies a run except for its seed and its environment's parts."""
     return _key(run, {key for key in run.what_is_learned() if key[0] != "interface"})
 
 

@@ -44,7 +44,7 @@ def checked_names(info: Any) -> tuple[str, ...]:
     """Names of numbers of an environment's info, as a tuple; a single name may stand for itself.
 
     Raises:
-        ConfigError: something is no name.
+        ConfigError: something is not a name.
     """
     names = (info,) if isinstance(info, str) else tuple(info) if isinstance(info, (list, tuple)) else (info,)
     for name in names:
@@ -76,7 +76,7 @@ class TrainSettings:
     evaluate_every: int | None = None
     """Environment steps between evaluations; a tenth of `steps` by default, 0 for none but the last."""
     evaluation_episodes: int = 10
-    """Episodes an evaluation."""
+    """Episodes per evaluation."""
     evaluation_envs: int | None = None
     """Environments that play them side by side; by default one per episode, at most 16. With 0 they are those of
     training, so that no further one is made; that is the default with one environment."""

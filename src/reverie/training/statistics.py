@@ -65,7 +65,7 @@ def stratified_bootstrap(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float, float]:
-    """Percentile confidence interval of a statistic, drawing runs with replacement inside each task.
+    """Percentile confidence interval of a statistic, drawing runs with replacement within each task.
 
     The method of Agarwal et al. (2021), "Deep RL at the Edge of the Statistical Precipice".
 

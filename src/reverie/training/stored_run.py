@@ -1,4 +1,4 @@
-"""What the run in a folder brings along when it is resumed: its settings, and which of them may change."""
+"""What the run in a folder brings when it is resumed: its settings, and which of them may change."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from reverie.training.settings import MAY_CHANGE
 
 @dataclass(frozen=True)
 class StoredRun:
-    """What `config.json` of a run says of its settings.
+    """What `config.json` of a run says about its settings.
 
     Attributes:
         preset: the preset that it began with, if the file says so.

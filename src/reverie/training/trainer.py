@@ -1,4 +1,4 @@
-"""The loop: collect, learn, log, evaluate, checkpoint; and going on after any interruption."""
+"""The loop: collect, learn, log, evaluate, checkpoint; and resuming after any interruption."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Trainer:
         settings: the run's settings.
         source: recipe for environments.
         path: run folder.
-        checkpoint: name of the checkpoint to go on from; the newest by default.
+        checkpoint: name of the checkpoint to continue from; the newest by default.
         visible: show progress.
         preset: where settings that were not chosen came from, to be shown and kept.
         change: continue the run that is there with these settings, where its tensors do not depend on them.
@@ -67,7 +67,7 @@ class Trainer:
 
     Raises:
         RunFolderError: the folder cannot be written, is in use, or holds another run.
-        CheckpointError: the checkpoint to go on from is damaged.
+        CheckpointError: the checkpoint to continue from is damaged.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Trainer:
         self._evaluated = -1
         self._continued_from: str | None = None
         with contextlib.ExitStack() as undo:
-            # What can be refused without touching the disk comes first, so that a slip leaves no folder behind.
+            # What can be refused without touching the disk comes first, so that a mistake leaves no folder behind.
             self.vectorization = settings.vectorization
             if self.vectorization == "auto":  # measured once in the life of a run
                 self.vectorization = newest_state(self.path).get("measured_vectorization") or "auto"
@@ -212,7 +212,7 @@ class Trainer:
         history["from"] = origin.to_json()
 
     def save_checkpoint(self) -> None:
-        """Makes everything durable: the run can go on from exactly here.
+        """Makes everything durable: the run can continue from exactly here.
 
         Raises:
             NumericalError: a loss or a weight is not finite; nothing is written.
@@ -313,7 +313,7 @@ class Trainer:
             self.display.say(f"no update is made until {self.updater.schedule.warmup_episodes} episodes have ended")
         self.display.update(self.env_steps)
         if self.env_steps:
-            self.display.say(f"going on from step {self.env_steps:,}, update {self.updater.updates:,}")
+            self.display.say(f"resuming at step {self.env_steps:,}, update {self.updater.updates:,}")
         if self._reached:
             self.display.say(
                 f"the run is complete: an evaluation has reached {self.best:.1f}, and --stop-at is "
@@ -480,7 +480,7 @@ class Trainer:
         with contextlib.ExitStack() as stack:
             stack.callback(self._interruption.end)
             stack.callback(self.folder.close)
-            # What a checkpoint needs is on the disk already; the rest cannot be mended here.
+            # What a checkpoint needs is on the disk already; the rest cannot be fixed here.
             stack.enter_context(contextlib.suppress(OSError))
             stack.callback(self.writer.close)
             self.pool.close()
@@ -494,5 +494,5 @@ def _unwritable(path: Path, error: OSError) -> RunFolderError:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return RunFolderError(
         f"{path} could not be written ({error.strerror or error}); the last checkpoint is whole: "
-        f"{'free some space' if full else 'fix that'}, then repeat the command to go on"
+        f"{'free some space' if full else 'fix that'}, then repeat the command to continue"
     )

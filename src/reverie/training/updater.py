@@ -101,7 +101,7 @@ class Updater:
             torch.cuda.current_stream().synchronize()
 
     def check(self) -> None:
-        """Refuses to go on after a loss or a weight that is not finite.
+        """Refuses to continue after a loss or a weight that is not finite.
 
         Raises:
             NumericalError: names the first term or weight that is not finite.

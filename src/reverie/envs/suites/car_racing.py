@@ -33,9 +33,9 @@ TEXELS = 5
 """Pixels of the map for each unit of length of the physics; at full zoom a pixel of the observation has 0.5 units."""
 MAP_SIDE = math.ceil(2 * car_racing.PLAYFIELD * TEXELS)
 COARSEST = 1.5
-"""Greatest distance of two samples of the map, in units of length; a road is 13.3 wide, its border 1.3."""
+"""Largest distance between two samples of the map, in units of length; a road is 13.3 wide, its border 1.3."""
 FINEST = 8
-"""Greatest number of samples along a side of a pixel."""
+"""Largest number of samples along a side of a pixel."""
 
 SHRINKING_LOSS = 2
 """Gray levels that pygame's shrinking takes from every color: it rounds down once for rows and once for columns."""
@@ -61,12 +61,12 @@ class CarRacing(car_racing.CarRacing):
 
     Physics, rewards, ends of episodes and random numbers are those of `CarRacing-v3`: this class inherits them and
     replaces only the drawing. Gymnasium draws every polygon into a window of 1000 x 800 pixels and shrinks it. Here
-    the road is drawn once an episode, onto a map, and each step samples the part of it that is seen.
+    the road is drawn once per episode, onto a map, and each step samples the part of it that is seen.
 
     Observation: uint8 [96, 96, 3]. Rows 0 to 83 show road and car, rows 84 to 95 the return and the indicators.
     Pixels at edges differ a little from the stock picture; over all pixels the mean difference is 0.2 gray levels.
     Actions: (steering -1 to 1, gas 0 to 1, brake 0 to 1), or 5 discrete ones if not `continuous`.
-    Reward: 1000 / tiles for each new tile of the road, -0.1 a step, -100 for leaving the field, which ends the episode.
+    Reward: 1000 / tiles for each new tile, -0.1 per step, -100 for leaving the field, which ends the episode.
 
     Source: World Models (Ha and Schmidhuber, 2018) for the task, which had `lap_complete_percent=1.0` and a camera that
     turned with the velocity; `gymnasium.envs.box2d.car_racing` for all but the drawing.
@@ -143,7 +143,7 @@ class CarRacing(car_racing.CarRacing):
 
 
 def zoom_at(seconds: float) -> float:
-    """Columns of the stock window for each unit of length; the camera comes nearer during the first second."""
+    """Columns of the stock window for each unit of length; the camera moves closer during the first second."""
     share = min(seconds, 1)
     return float(0.1 * car_racing.SCALE * (1 - share) + car_racing.ZOOM * car_racing.SCALE * share)
 

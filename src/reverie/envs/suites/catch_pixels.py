@@ -16,7 +16,7 @@ PADDLE_COLOR = (64, 192, 96)
 
 
 class CatchPixels(gymnasium.Env[NDArray[np.uint8], np.int64]):
-    """A ball falls one of 4 rows a step; a paddle one column wide must be below it when it lands.
+    """A ball falls one of 4 rows per step; a paddle one column wide must be below it when it lands.
 
     Observation: uint8 [64, 64, 3], a 4 x 4 grid of 16 x 16 pixels. Actions: 0 left, 1 stay, 2 right, by one column.
     The ball starts in a random column of the top row. When it reaches the bottom row the reward is +1 if the paddle

@@ -22,7 +22,7 @@ CAMERAS = {"quadruped": 2}
 """Cameras of the Dreamer papers where it is not the first, 0: from there the quadruped is seen as a whole."""
 RENDERING_REMEDY = (
     "without a display, install EGL (Debian and Ubuntu: apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri; drivers "
-    "of NVIDIA bring it along) and set MUJOCO_GL=egl before dm_control is imported, or install libosmesa6 and set "
+    "of NVIDIA include it) and set MUJOCO_GL=egl before dm_control is imported, or install libosmesa6 and set "
     "MUJOCO_GL=osmesa"
 )
 
@@ -34,14 +34,14 @@ class DeepMindControl(gymnasium.Env[Any, NDArray[np.float32]]):
 
     Observation: the vectors of the task by their names, float32; single numbers have the shape [1].
     Action: float32 [A] within the bounds of the task, -1 to 1 except for the quadruped's.
-    Reward: 0 to 1 a frame. An episode ends only if the task itself ends it: with discount 0 it terminates, with another
-    one it is truncated. None of the 20 tasks of the Dreamer papers ever does. The 1000 frames of an episode are the
+    Reward: 0 to 1 per frame. An episode ends only if the task itself ends it: with discount 0 it terminates, with any
+    other it is truncated. None of the 20 tasks of the Dreamer papers ever does. The 1000 frames of an episode are the
     time limit of the registered ids, which truncates; dm_control's own limit, the same 1000 frames, is switched off.
 
     The same seed and actions repeat an episode bit for bit on one machine.
 
     Pictures come from MuJoCo's renderer in the task's own quality. Where there is no display, EGL makes them, which
-    needs neither a window system nor a GPU. dm_control decides for a renderer when it is first imported, so the
+    needs neither a window system nor a GPU. dm_control chooses a renderer when it is first imported, so the
     environment variable MUJOCO_GL, which overrides the choice, must be set before.
 
     Args:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 class Identity(gymnasium.Env[NDArray[np.float32], Any]):
-    """The observation holds the last action and the step number, and the reward tells the last action once more.
+    """The observation holds the last action and the step number, and the reward repeats the last action.
 
     With it every off-by-one in a replay, a world model or a loop shows: in a row of experience the observation must
     name the action of the row before.

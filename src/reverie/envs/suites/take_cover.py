@@ -47,7 +47,7 @@ class TakeCover(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
     Args:
         render_mode: None or `rgb_array`, which renders the whole screen, uint8 [120, 160, 3].
         episode_timeout: tics after which an episode is truncated.
-        skill: the game's difficulty from 1 to 5. 2 to 4 are alike here, 1 is easier, 5 much harder. The paper's code
+        skill: the game's difficulty from 1 to 5. 2 to 4 are the same here, 1 is easier, 5 much harder. The paper's code
             asks for 5, but the library that it used made 4 of it.
 
     Raises:

@@ -1,1 +1,1 @@
-"""World Models' training in stages: collect, vision, memory, controller; each goes on where it was interrupted."""
+"""World Models' training in stages: collect, vision, memory, controller; each resumes where it was interrupted."""

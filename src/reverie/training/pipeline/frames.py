@@ -26,7 +26,7 @@ CHECKED_AT_ONCE = 4096
 SPARE_BYTES = 100_000_000
 """Free space that is left for the other stages. (Writing to a map where none is left would kill the process.)"""
 MOST_TOO_SHORT = 500
-"""Episodes in turn that may be too short to be stored."""
+"""Consecutive episodes that may be too short to be stored."""
 ROUND, COMMIT_EVERY = 200, 20
 """Episodes that are handed out at once, and those after which they are counted as stored."""
 
@@ -41,7 +41,7 @@ class FrameStore:
         folder: made if it is not there.
         name: of the image part.
         action_width: A.
-        capacity: greatest number of rows; None takes the files as they are.
+        capacity: maximum number of rows; None takes the files as they are.
 
     Attributes:
         rows: stored so far.
@@ -147,7 +147,7 @@ class FrameStore:
         if free < size + SPARE_BYTES:
             raise RunFolderError(
                 f"{self.folder} has {free / 1e6:.0f} MB left, too few for another episode: free some space, then "
-                f"repeat the command to go on"
+                f"repeat the command to continue"
             )
         self.verify()
         rows = slice(self.rows, self.rows + length)
@@ -159,7 +159,7 @@ class FrameStore:
 
     @contextlib.contextmanager
     def read_at_random(self) -> Iterator[NDArray[np.uint8]]:
-        """The frames, for reading in random order, where a system that reads ahead would read mostly in vain."""
+        """The frames, for reading in random order, where most of what a system reads ahead would be wasted."""
         images = self.arrays[self.name]
         memory: Any = images._mmap  # type: ignore[attr-defined]
         advise = memory.madvise if hasattr(mmap, "MADV_RANDOM") else None
@@ -208,7 +208,7 @@ def collect(
     Args:
         players: play.
         policy: acts.
-        store: goes on from the episodes that it has.
+        store: continues from the episodes that it has.
         episodes: how many are wanted.
         longest: rows after which an episode is cut off.
         shortest: episodes with fewer rows are not stored.
@@ -217,7 +217,7 @@ def collect(
         stop: asked often; the episodes that are being played are given up if it says true.
 
     Raises:
-        RunFolderError: hundreds of episodes in turn were too short, or there is no space left.
+        RunFolderError: hundreds of consecutive episodes were too short, or there is no space left.
     """
     stored_at = store.tried
     while len(store.lengths) < episodes and not stop():

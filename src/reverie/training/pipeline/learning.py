@@ -35,7 +35,7 @@ class Training:
     """A module, its Adam optimizer, and how far it is; one file holds all of it.
 
     Args:
-        path: the file; goes on from it if it is there.
+        path: the file; continues from it if it is there.
         module: learns.
         learning_rate: of Adam with the usual other settings.
         total: updates.
@@ -96,7 +96,7 @@ class Training:
             if wrong:
                 raise NumericalError(
                     f"the {wrong[0]} loss of {self.path.stem} is no longer finite at update {self.updates}; lower its "
-                    f"learning rate and begin anew with another --run"
+                    f"learning rate and start over with another --run"
                 )
 
     def save_if_due(self, minutes: float, force: bool = False) -> None:
@@ -153,7 +153,7 @@ def train_vision(
         training: of the autoencoder.
         store: frames.
         rows: how many of them.
-        batch: frames a batch.
+        batch: frames per batch.
         seed: of the order and of sampling.
         device: where V is.
         done: called after every update with their number; true ends the stage early.
@@ -196,7 +196,7 @@ def encode_frames(
         rows: how many of them.
         path: file that is written when complete; read if it is there. Until then `.NAME.partial` has the first rows,
             and `.NAME.rows` how many.
-        done: called with the number of frames encoded; true stops, to go on from there the next time.
+        done: called with the number of frames encoded; true stops, to continue from there the next time.
         precision: in which V sees.
         known: latents of the first rows [2, K, Z], where V has not changed since.
 
@@ -258,7 +258,7 @@ def memory_chunks(lengths: Sequence[int], batch: int, length: int, seed: Sequenc
         seed: of the order.
 
     Yields:
-        int [batch, length + 1]; each chunk begins with the last column of the one before, whose state goes on.
+        int [batch, length + 1]; each chunk begins with the last column of the one before, whose state is carried on.
     """
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
     order = np.random.default_rng(seed).permutation(len(lengths))
@@ -280,7 +280,7 @@ def train_memory(
     device: torch.device,
     done: Callable[[int], bool],
 ) -> None:
-    """Trains M on streams of whole episodes, with latents drawn anew for every batch and the state carried along.
+    """Trains M on streams of whole episodes, with latents drawn again for every batch and the state carried over.
 
     Args:
         training: of the mixture network.

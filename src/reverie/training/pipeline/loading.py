@@ -1,4 +1,4 @@
-"""Goes on from what the stages of a run have left: the agent, and the log of its metrics."""
+"""Continues from what the stages of a run have left: the agent, and the log of its metrics."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def load_run(
     agent = agent.to(device)
     search, arrays = read_search(path / CONTROLLER_FILE)
     if search["evolution"]["generation"] == 0:
-        raise CheckpointError(f"{path} has not finished a generation of its controller's evolution yet: let it go on")
+        raise CheckpointError(f"{path} has not finished a generation of its controller's evolution: let it continue")
     progress = read_json(path / "frames" / PROGRESS, PROGRESS_SHAPE)
     lengths, iteration = progress["lengths"], search.get("search", 0)
     for name, module, most in (
@@ -74,7 +74,7 @@ def load_run(
         if Training(path / name, module, 1.0, total=1).updates > most:
             raise CheckpointError(
                 f"{path} is learning in its iteration {iteration + 2}, and its controller is still that of the one "
-                f"before; let it go on until it has evolved a new one"
+                f"before; let it continue until it has evolved a new one"
             )
     means = [arrays["mean"], arrays.get("best_mean", arrays["mean"])]
     agent.parameters_of_controller.copy_(torch.from_numpy(means[checkpoint == "best"]))
@@ -119,7 +119,7 @@ def first_latents(encoded: NDArray[np.float16], lengths: Sequence[int], count: i
 
 
 def open_log(path: Path, search: ControllerSearch, hyperparameters: Mapping[str, bool | str | float]) -> MetricWriter:
-    """Goes on with the metrics of a run from where the files of its stages stand; later ones are cut off.
+    """Continues the metrics of a run from where the files of its stages stand; later ones are cut off.
 
     Args:
         path: run folder.

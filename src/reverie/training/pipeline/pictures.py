@@ -21,13 +21,13 @@ from reverie.training.pipeline.frames import FrameStore
 
 COLUMNS, DREAM_STEPS, GAME_STEPS = 8, 150, 300
 ENLARGED, ENLARGED_VIDEO = 2, 3
-"""By how much pictures are enlarged on the sheet of reconstructions, and in videos."""
+"""Factor by which pictures are enlarged on the sheet of reconstructions, and in videos."""
 LABEL_WIDTH, HEADING, GAP = 84, 20, 2
 """Pixels: width of labels before rows, height of those above columns, and the border of a picture."""
 SLIDER = (-3.0, -1.5, 0.0, 1.5, 3.0)
 """Values of a latent on the slider sheet; the prior has deviation 1."""
 SMALL, MOST_ROWS = 2, 32
-"""By how much pictures on the slider sheet are shrunk, since there are hundreds, and its greatest number of rows."""
+"""Factor by which pictures on the slider sheet are shrunk, since there are hundreds, and its maximum number of rows."""
 TEMPERATURES = (0.5, 1.0, 1.3)
 
 
@@ -88,7 +88,7 @@ def reconstruction_grid(model: VisionMemory, store: FrameStore, title: str, path
 
 @torch.no_grad()
 def slider_sheet(model: VisionMemory, encoded: NDArray[np.float16], title: str, path: Path) -> None:
-    """Writes a PNG of what latents do: a row each, in which it alone moves from -3 to 3 deviations of the prior.
+    """Writes a PNG of what latents do: one row each, in which it alone moves from -3 to 3 deviations of the prior.
 
     The others keep the values of one frame. Rows are in the order of what latents tell about frames (their mean
     divergence from the prior, in nats, which stands under the latent's number), in two blocks; at most 32 are shown.

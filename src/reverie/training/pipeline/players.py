@@ -75,7 +75,7 @@ class _Lane:
         self.reward, self.is_last, self.is_terminal = np.float32(0), False, False
 
     def note(self, action: NDArray[np.float32], surprise: float) -> None:
-        """Counts and records what was seen, and the action that was chosen upon it."""
+        """Counts and records what was seen, and the action that was chosen for it."""
         self.episode.surprise += surprise
         if self.rows is not None:
             flags = {"is_first": self.episode.length == 0, "is_terminal": self.is_terminal}

@@ -40,7 +40,7 @@ class Policy(Protocol):
         ...
 
     def keep(self, running: NDArray[np.int64]) -> None:
-        """Only the episodes of these numbers go on."""
+        """Only the episodes of these numbers continue."""
 
     def surprise(self) -> NDArray[np.float64]:
         """How much each observation surprised since the last action, float64 [n]."""
@@ -90,7 +90,7 @@ class RandomPolicy:
         return flat_actions(torch.from_numpy(self.entries.clip(-1, 1)), self.parts).numpy()
 
     def keep(self, running: NDArray[np.int64]) -> None:
-        """Only the episodes of these numbers go on."""
+        """Only the episodes of these numbers continue."""
         self.random = [self.random[e] for e in running]
         self.deviation, self.longest = self.deviation[running], self.longest[running]
         self.entries, self.left = self.entries[running], self.left[running]
@@ -151,7 +151,7 @@ class ControllerPolicy:
         return self.action.numpy()
 
     def keep(self, running: NDArray[np.int64]) -> None:
-        """Only the episodes of these numbers go on."""
+        """Only the episodes of these numbers continue."""
         assert self.state is not None
         chosen = torch.from_numpy(running)
         self.random = [self.random[e] for e in running]

@@ -98,7 +98,7 @@ def _reusable(other: Path, config: Any, source: EnvironmentSource) -> Reusable:
         different = [key for key in settings if getattr(theirs, key) != getattr(config, key)]
         if name == "frames" and different:
             raise ConfigError(
-                f"nothing of {other} can be reused: {different[0]} is another one there; give the same settings for "
+                f"nothing of {other} can be reused: {different[0]} is different there; give the same settings for "
                 f"its frames"
             )
         if different or any(not (other / file).exists() for file in files):
@@ -137,7 +137,7 @@ def vision_weights(other: Path, like: Mapping[str, Tensor]) -> dict[str, Tensor]
     """V's weights as another run left them.
 
     Args:
-        other: run folder of an agent with such a V; its environment and its frames may be others.
+        other: run folder of an agent with such a V; its environment and its frames may differ.
         like: weights whose names and shapes are expected.
 
     Raises:
@@ -190,7 +190,7 @@ def take_over(other: Path, own: Path, stages: dict[str, tuple[str, ...]], link_f
 
 
 def refuse_half_taken(own: Path) -> None:
-    """Checks that nothing was half taken over, for a run that would go on without reuse.
+    """Checks that nothing was half taken over, for a run that would continue without reuse.
 
     Raises:
         RunFolderError: stages of another run are there, but not the mark that its frames are complete. Frames that are

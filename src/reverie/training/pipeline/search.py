@@ -26,7 +26,7 @@ SEARCH_SHAPE = {
 
 
 class ControllerSearch:
-    """Goes on from its file if it is there.
+    """Continues from its file if it is there.
 
     Args:
         path: the file.
@@ -39,7 +39,7 @@ class ControllerSearch:
         iteration: of the pipeline; each begins a search of its own.
         played: steps of candidates in the real environment.
         scores: evaluations, as in `scores.json`.
-        history: generation, mean and greatest return of its candidates, a list for each generation.
+        history: generation, mean and maximum return of its candidates, a list for each generation.
         best_mean: the distribution's mean [n] that had the best evaluation of this iteration, None before the first.
     """
 
@@ -72,7 +72,7 @@ class ControllerSearch:
         return self.history[-1][1] if self.history else 0.0
 
     def begin(self, iteration: int) -> None:
-        """Starts anew if this is another iteration: its V and M, and so its dream, are other ones."""
+        """Starts over if this is another iteration: its V and M, and so its dream, are different."""
         if iteration > self.iteration:
             self.iteration, self.evolution, self.best_mean = iteration, self._new(), None
 

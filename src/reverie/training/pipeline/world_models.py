@@ -60,7 +60,7 @@ COLLECTING, EVOLVING = 0, 1
 
 
 class WorldModelsTraining:
-    """One run of all stages; the same arguments go on where a run was interrupted.
+    """One run of all stages; the same arguments resume an interrupted run.
 
     Stages and their files in the run folder: frames of random play (`frames/`), V (`vision.safetensors`), latents of
     all frames (`latents.npy`), M (`memory.safetensors`), C (`controller.safetensors`) with its scores (`scores.json`).
@@ -299,7 +299,7 @@ class WorldModelsTraining:
                 )
 
     def _encode(self, iteration: int) -> None:
-        """Latents of the frames that V saw in this iteration; those of earlier ones are of no use any more."""
+        """Latents of the frames that V saw in this iteration; those of earlier ones are no longer used."""
         before, path = (self.path / latents_file(max(0, i)) for i in (iteration - 1, iteration))
         if any((self.path / latents_file(i)).exists() for i in range(iteration + 1, self.config.iterations)):
             return
@@ -347,7 +347,7 @@ class WorldModelsTraining:
             )
 
     def dream(self, temperature: float, seed: int | tuple[int, ...]) -> Dream[Any]:
-        """A dream that begins in first frames of collected episodes, with latents drawn anew."""
+        """A dream that begins in first frames of collected episodes, with newly drawn latents."""
         generator = np.random.default_rng(seed)
         starts = self.agent.first_states(len(self.agent.first_latents[0]), generator)
         dream = Dream(self.model, starts, 1, temperature=temperature, draw_ends=self.config.draw_ends)
