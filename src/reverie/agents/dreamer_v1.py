@@ -12,11 +12,12 @@ from reverie.agents.imagination_agent import ImaginationAgent
 from reverie.agents.plain_networks import PlainNetworks, separate_adams
 from reverie.agents.schedule import Schedule
 from reverie.behaviors.actor_critic import ActorCritic
+from reverie.behaviors.behavior import Behavior
 from reverie.behaviors.exploration import Exploration
 from reverie.behaviors.imagined_policy import ActorCriticSettings, ActorOnly
-from reverie.models.world_model import WorldModelScales
-from reverie.nn.cells import ClassicGRU, ResetAfterGRU
-from reverie.nn.latents import GaussianLatent
+from reverie.models.world_model import WorldModel, WorldModelScales
+from reverie.nn.cells import Cell, ClassicGRU, ResetAfterGRU
+from reverie.nn.latents import GaussianLatent, Latent
 from reverie.nn.policies import TanhNormal
 from reverie.optim.grouped_adam import GroupedAdam
 from reverie.spaces import Interface
@@ -162,13 +163,10 @@ class DreamerV1Config:
             self.warmup_steps, warmup_actions="random", first=self.updates, per_step=rate, burst=self.updates
         )
 
-    def build(self, interface: Interface) -> ImaginationAgent:
-        """Composes the agent for an environment's observations and actions.
-
-        Raises:
-            ConfigError: images that are not 64x64.
-        """
-        networks = PlainNetworks(
+    @property
+    def networks(self) -> PlainNetworks:
+        """ELU in dense layers, ReLU in convolutions (appendix A)."""
+        return PlainNetworks(
             depth=self.depth,
             units=self.units,
             vector_units=self.vector_units,
@@ -176,36 +174,48 @@ class DreamerV1Config:
             activation="elu",
             image_activation="relu",
         )
-        latent = GaussianLatent(self.variables, "softplus", self.least_deviation)
+
+    def make_latent(self) -> Latent:
+        """z: normal variables."""
+        return GaussianLatent(self.variables, "softplus", self.least_deviation)
+
+    def make_cell(self, latent: Latent, interface: Interface) -> Cell:
+        """h: a GRU of the code that `cell` names."""
         gru = ClassicGRU if self.cell == "classic" else ResetAfterGRU
-        cell = gru(
+        return gru(
             self.deterministic,
             stochastic=latent.width,
             action=interface.action_width,
             hidden=self.hidden,
-            style=networks.style,
+            style=self.networks.style,
         )
-        scales = WorldModelScales(
-            dynamics=self.kl_scale,
-            representation=self.kl_scale,
-            free_nats=self.free_nats,
-            average=self.kl_clip == "batch",
-            continuation=self.continue_scale,
-            continue_discount=self.discount if self.continuation else 1.0,
-        )
-        model = networks.world_model(
+
+    def make_world_model(self, interface: Interface) -> WorldModel:
+        """Latent dynamics with what shapes them, and the reward head (section 4)."""
+        latent = self.make_latent()
+        return self.networks.world_model(
             interface,
-            cell,
+            self.make_cell(latent, interface),
             latent,
             deterministic=self.deterministic,
             hidden=self.hidden,
             reward_layers=self.reward_layers,
             continue_layers=self.continue_layers if self.continuation else None,
-            scales=scales,
+            scales=WorldModelScales(
+                dynamics=self.kl_scale,
+                representation=self.kl_scale,
+                free_nats=self.free_nats,
+                average=self.kl_clip == "batch",
+                continuation=self.continue_scale,
+                continue_discount=self.discount if self.continuation else 1.0,
+            ),
             representation=self.representation,
             image_bits=self.image_bits,
             squash_reward=self.reward_transform == "tanh",
         )
+
+    def make_behavior(self, features: int, interface: Interface) -> Behavior:
+        """Actor, and a critic unless `value` is off, on features of width F (section 3)."""
         settings = ActorCriticSettings(
             horizon=self.horizon,
             discount=1.0 if self.continuation else self.discount,
@@ -220,9 +230,18 @@ class DreamerV1Config:
             replay_value=0.0,
             evaluate_mode=True,
         )
-        actor = networks.policy(model.features, self.actor_layers, interface=interface, continuous=TanhNormal())
-        critic = networks.scalar(model.features, self.critic_layers)
-        behavior = ActorCritic(actor, critic, settings) if self.value else ActorOnly(actor, settings)
+        actor = self.networks.policy(features, self.actor_layers, interface=interface, continuous=TanhNormal())
+        critic = self.networks.scalar(features, self.critic_layers)
+        return ActorCritic(actor, critic, settings) if self.value else ActorOnly(actor, settings)
+
+    def build(self, interface: Interface) -> ImaginationAgent:
+        """Composes the agent for an environment's observations and actions.
+
+        Raises:
+            ConfigError: images that are not 64x64.
+        """
+        world_model = self.make_world_model(interface)
+        behavior = self.make_behavior(world_model.features, interface)
         exploration = Exploration(
             interface.actions,
             noise=self.action_noise,
@@ -230,7 +249,7 @@ class DreamerV1Config:
             final=self.final_epsilon,
             decay=self.epsilon_decay,
         )
-        return ImaginationAgent(interface, model, behavior, replay_context=0, exploration=exploration)
+        return ImaginationAgent(interface, world_model, behavior, replay_context=0, exploration=exploration)
 
     def build_optimizer(self, agent: ImaginationAgent) -> GroupedAdam:
         """An Adam for each of world model, actor and critic; call when the agent is on its device."""

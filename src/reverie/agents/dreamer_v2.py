@@ -13,9 +13,10 @@ from reverie.agents.imagination_agent import ImaginationAgent
 from reverie.agents.plain_networks import PlainNetworks, separate_adams
 from reverie.agents.schedule import Schedule
 from reverie.behaviors.actor_critic import ActorCritic
+from reverie.behaviors.behavior import Behavior
 from reverie.behaviors.imagined_policy import ActorCriticSettings
-from reverie.models.world_model import WorldModelScales
-from reverie.nn.cells import NormGRU
+from reverie.models.world_model import WorldModel, WorldModelScales
+from reverie.nn.cells import Cell, NormGRU
 from reverie.nn.latents import CategoricalLatent, GaussianLatent, Latent
 from reverie.nn.policies import TruncatedNormal
 from reverie.optim.grouped_adam import GroupedAdam
@@ -186,16 +187,10 @@ class DreamerV2Config:
         rate = self.replay_ratio / (self.batch_size * self.batch_length)
         return Schedule(self.warmup_steps, warmup_actions="random", first=self.first_updates, per_step=rate)
 
-    def build(self, interface: Interface) -> ImaginationAgent:
-        """Composes the agent for an environment's observations and actions.
-
-        Raises:
-            ConfigError: images that are not 64x64.
-        """
-        gaussian = self.latent == "gaussian"
-        latent: Latent = CategoricalLatent(self.variables, self.classes, uniform_mix=0.0)
-        latent = GaussianLatent(self.variables, "sigmoid") if gaussian else latent
-        networks = PlainNetworks(
+    @property
+    def networks(self) -> PlainNetworks:
+        """ELU in all layers (appendix D)."""
+        return PlainNetworks(
             depth=self.depth,
             units=self.units,
             vector_units=self.vector_units,
@@ -203,16 +198,29 @@ class DreamerV2Config:
             activation="elu",
             image_activation="elu",
         )
-        cell = NormGRU(
+
+    def make_latent(self) -> Latent:
+        """z: categorical variables, or normal ones (section 2.1)."""
+        if self.latent == "gaussian":
+            return GaussianLatent(self.variables, "sigmoid")
+        return CategoricalLatent(self.variables, self.classes, uniform_mix=0.0)
+
+    def make_cell(self, latent: Latent, interface: Interface) -> Cell:
+        """h: a GRU with LayerNorm."""
+        return NormGRU(
             self.deterministic,
             stochastic=latent.width,
             action=interface.action_width,
             hidden=self.hidden,
-            style=networks.style,
+            style=self.networks.style,
         )
-        model = networks.world_model(
+
+    def make_world_model(self, interface: Interface) -> WorldModel:
+        """Encoder, sequence model, decoder, reward and continue predictors (section 2.1)."""
+        latent = self.make_latent()
+        return self.networks.world_model(
             interface,
-            cell,
+            self.make_cell(latent, interface),
             latent,
             deterministic=self.deterministic,
             hidden=self.hidden,
@@ -229,11 +237,15 @@ class DreamerV2Config:
             ),
             squash_reward=self.reward_transform == "tanh",
         )
+
+    def make_behavior(self, features: int, interface: Interface) -> Behavior:
+        """Actor and critic on features of width F (section 2.2)."""
         continuous = all(part.kind == "continuous" for part in interface.actions)
         automatic: Literal["dynamics", "reinforce"] = "dynamics" if continuous else "reinforce"
-        behavior = ActorCritic(
-            actor=networks.policy(model.features, self.actor_layers, interface=interface, continuous=TruncatedNormal()),
-            critic=networks.scalar(model.features, self.critic_layers),
+        networks = self.networks
+        return ActorCritic(
+            actor=networks.policy(features, self.actor_layers, interface=interface, continuous=TruncatedNormal()),
+            critic=networks.scalar(features, self.critic_layers),
             settings=ActorCriticSettings(
                 horizon=self.horizon,
                 discount=1.0 if self.continuation else self.discount,
@@ -252,7 +264,16 @@ class DreamerV2Config:
                 evaluate_mode=True,
             ),
         )
-        return ImaginationAgent(interface, model, behavior, replay_context=0)
+
+    def build(self, interface: Interface) -> ImaginationAgent:
+        """Composes the agent for an environment's observations and actions.
+
+        Raises:
+            ConfigError: images that are not 64x64.
+        """
+        world_model = self.make_world_model(interface)
+        behavior = self.make_behavior(world_model.features, interface)
+        return ImaginationAgent(interface, world_model, behavior, replay_context=0)
 
     def build_optimizer(self, agent: ImaginationAgent) -> GroupedAdam:
         """An Adam for each of world model, actor and critic; call when the agent is on its device."""

@@ -8,13 +8,14 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from reverie.agents.imagination_agent import ImaginationAgent
 from reverie.agents.schedule import EvenSchedule
 from reverie.behaviors.actor_critic import ActorCritic, ActorCriticSettings
+from reverie.behaviors.behavior import Behavior
 from reverie.models.rssm import RSSM
 from reverie.models.world_model import WorldModel, WorldModelScales
-from reverie.nn.cells import BlockGRU
+from reverie.nn.cells import BlockGRU, Cell
 from reverie.nn.decoders import Decoder
 from reverie.nn.encoders import Encoder
 from reverie.nn.heads import ContinueHead, PolicyHead, TwoHotHead
-from reverie.nn.latents import CategoricalLatent
+from reverie.nn.latents import CategoricalLatent, Latent
 from reverie.nn.layers import Initializer, NetworkStyle
 from reverie.optim.laprop import LaProp
 from reverie.spaces import Interface
@@ -168,30 +169,35 @@ class DreamerV3Config(EvenSchedule):
         base = SIZES[self.size]
         return Size(*(getattr(self, key) or getattr(base, key) for key in Size._fields))
 
-    def build(self, interface: Interface) -> ImaginationAgent:
-        """Composes the agent for an environment's observations and actions.
-
-        Raises:
-            ConfigError: sizes that do not divide.
-        """
-        sizes, parts = self.widths(), interface.observations
+    @property
+    def style(self) -> NetworkStyle:
+        """RMSNorm, SiLU and truncated normal kernels in all networks (methods, "Networks")."""
         normal = Initializer("truncated_normal", "in")
-        style = NetworkStyle(norm="rms", activation="silu", kernel=normal, output_kernel=normal)
-        discount = 1 - 1 / self.discount_horizon
+        return NetworkStyle(norm="rms", activation="silu", kernel=normal, output_kernel=normal)
 
-        # encoder, sequence model, decoder, reward and continue predictors (methods, "World model learning")
-        encoder = Encoder(parts, depth=sizes.depth, units=sizes.units, layers=3, network="pooled", style=style)
-        latent = CategoricalLatent(self.variables, sizes.classes, self.uniform_mix)
-        cell = BlockGRU(
+    def make_latent(self) -> Latent:
+        """z: categorical variables (methods, "World model learning")."""
+        return CategoricalLatent(self.variables, self.widths().classes, self.uniform_mix)
+
+    def make_cell(self, latent: Latent, interface: Interface) -> Cell:
+        """h: the block GRU (methods, "Block GRU")."""
+        sizes = self.widths()
+        return BlockGRU(
             sizes.deterministic,
             stochastic=latent.width,
             action=interface.action_width,
             hidden=sizes.hidden,
             blocks=self.blocks,
-            style=style,
+            style=self.style,
         )
+
+    def make_world_model(self, interface: Interface) -> WorldModel:
+        """Encoder, sequence model, decoder, reward and continue predictors (methods, "World model learning")."""
+        sizes, style, parts = self.widths(), self.style, interface.observations
+        encoder = Encoder(parts, depth=sizes.depth, units=sizes.units, layers=3, network="pooled", style=style)
+        latent = self.make_latent()
         rssm = RSSM(
-            cell,
+            self.make_cell(latent, interface),
             latent,
             deterministic=sizes.deterministic,
             tokens=encoder.outputs,
@@ -212,7 +218,7 @@ class DreamerV3Config(EvenSchedule):
             style=style,
         )
         features, units = rssm.features, sizes.units
-        world_model = WorldModel(
+        return WorldModel(
             encoder,
             rssm,
             decoder,
@@ -222,12 +228,14 @@ class DreamerV3Config(EvenSchedule):
                 dynamics=self.dynamics_scale,
                 representation=self.representation_scale,
                 free_nats=self.free_nats,
-                continue_discount=discount,
+                continue_discount=1 - 1 / self.discount_horizon,
             ),
         )
 
-        # actor and critic (methods, "Critic learning" and "Actor learning")
-        behavior = ActorCritic(
+    def make_behavior(self, features: int, interface: Interface) -> Behavior:
+        """Actor and critic on features of width F (methods, "Critic learning" and "Actor learning")."""
+        units, style = self.widths().units, self.style
+        return ActorCritic(
             actor=PolicyHead(
                 features,
                 interface.actions,
@@ -240,7 +248,7 @@ class DreamerV3Config(EvenSchedule):
             settings=ActorCriticSettings(
                 horizon=self.horizon,
                 discount=1.0,
-                replay_discount=discount,
+                replay_discount=1 - 1 / self.discount_horizon,
                 mix=self.return_mix,
                 entropy=self.entropy,
                 slow_rate=self.slow_critic_rate,
@@ -248,6 +256,15 @@ class DreamerV3Config(EvenSchedule):
                 replay_value=self.replay_value_scale,
             ),
         )
+
+    def build(self, interface: Interface) -> ImaginationAgent:
+        """Composes the agent for an environment's observations and actions.
+
+        Raises:
+            ConfigError: sizes that do not divide.
+        """
+        world_model = self.make_world_model(interface)
+        behavior = self.make_behavior(world_model.features, interface)
         return ImaginationAgent(interface, world_model, behavior, replay_context=self.replay_context)
 
     def build_optimizer(self, agent: ImaginationAgent) -> LaProp:

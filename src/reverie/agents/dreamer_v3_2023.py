@@ -8,13 +8,14 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from reverie.agents.imagination_agent import ImaginationAgent
 from reverie.agents.schedule import EvenSchedule
 from reverie.behaviors.actor_critic import ActorCritic, ActorCriticSettings
+from reverie.behaviors.behavior import Behavior
 from reverie.models.rssm import RSSM
 from reverie.models.world_model import WorldModel, WorldModelScales
-from reverie.nn.cells import NormGRU
+from reverie.nn.cells import Cell, NormGRU
 from reverie.nn.decoders import Decoder
 from reverie.nn.encoders import Encoder
 from reverie.nn.heads import ContinueHead, PolicyHead, TwoHotHead
-from reverie.nn.latents import CategoricalLatent
+from reverie.nn.latents import CategoricalLatent, Latent
 from reverie.nn.layers import Initializer, NetworkStyle
 from reverie.optim.grouped_adam import AdamGroup, GroupedAdam
 from reverie.spaces import Interface
@@ -132,36 +133,41 @@ class DreamerV3In2023Config(EvenSchedule):
         base = SIZES[self.size]
         return Size(*(getattr(self, key) or getattr(base, key) for key in Size._fields))
 
-    def build(self, interface: Interface) -> ImaginationAgent:
-        """Composes the agent for an environment's observations and actions."""
-        sizes, parts = self.widths(), interface.observations
-        units, layers, vector_units = sizes.units, sizes.layers, self.vector_units or sizes.units
-        style = NetworkStyle(
+    @property
+    def style(self) -> NetworkStyle:
+        """LayerNorm and SiLU; truncated normal kernels, uniform ones in output layers (appendix B)."""
+        return NetworkStyle(
             norm="layer",
             activation="silu",
             kernel=Initializer("truncated_normal", "average"),
             output_kernel=Initializer("uniform", "average"),
         )
 
-        # encoder, sequence model, decoder, reward and continue predictors (section "World model learning")
+    def make_latent(self) -> Latent:
+        """z: categorical variables (section "World model learning")."""
+        return CategoricalLatent(self.variables, self.classes, self.uniform_mix)
+
+    def make_cell(self, latent: Latent, interface: Interface) -> Cell:
+        """h: a GRU with LayerNorm."""
+        sizes, action = self.widths(), interface.action_width
+        return NormGRU(
+            sizes.deterministic, stochastic=latent.width, action=action, hidden=sizes.units, style=self.style
+        )
+
+    def make_world_model(self, interface: Interface) -> WorldModel:
+        """Encoder, sequence model, decoder, reward and continue predictors (section "World model learning")."""
+        sizes, style, parts = self.widths(), self.style, interface.observations
+        vector_units, vector_layers = self.vector_units or sizes.units, self.vector_layers
         encoder = Encoder(
-            parts,
-            depth=sizes.depth,
-            units=vector_units,
-            layers=self.vector_layers,
-            network="strided",
-            style=style,
+            parts, depth=sizes.depth, units=vector_units, layers=vector_layers, network="strided", style=style
         )
-        latent = CategoricalLatent(self.variables, self.classes, self.uniform_mix)
-        cell = NormGRU(
-            sizes.deterministic, stochastic=latent.width, action=interface.action_width, hidden=units, style=style
-        )
+        latent = self.make_latent()
         rssm = RSSM(
-            cell,
+            self.make_cell(latent, interface),
             latent,
             deterministic=sizes.deterministic,
             tokens=encoder.outputs,
-            hidden=units,
+            hidden=sizes.units,
             prior_layers=1,
             posterior_layers=1,
             style=style,
@@ -173,30 +179,32 @@ class DreamerV3In2023Config(EvenSchedule):
             stochastic=latent.width,
             depth=sizes.depth,
             units=vector_units,
-            layers=self.vector_layers,
+            layers=vector_layers,
             blocks=1,
             network="strided",
             style=style,
         )
-        features, zero = rssm.features, style.with_output(0)
-        world_model = WorldModel(
+        features, units, layers = rssm.features, sizes.units, sizes.layers
+        return WorldModel(
             encoder,
             rssm,
             decoder,
-            reward=TwoHotHead(features, units=units, layers=layers, spacing="symlog", style=zero),
+            reward=TwoHotHead(features, units=units, layers=layers, spacing="symlog", style=style.with_output(0)),
             continuation=ContinueHead(features, units=units, layers=layers, style=style),
             scales=WorldModelScales(
                 dynamics=self.dynamics_scale, representation=self.representation_scale, free_nats=self.free_nats
             ),
         )
 
-        # actor and critic (sections "Critic learning" and "Actor learning")
+    def make_behavior(self, features: int, interface: Interface) -> Behavior:
+        """Actor and critic on features of width F (sections "Critic learning" and "Actor learning")."""
+        units, layers, style = self.widths().units, self.widths().layers, self.style
         continuous = all(part.kind == "continuous" for part in interface.actions)
-        behavior = ActorCritic(
+        return ActorCritic(
             actor=PolicyHead(
                 features, interface.actions, units=units, layers=layers, style=style, uniform_mix=self.uniform_mix
             ),
-            critic=TwoHotHead(features, units=units, layers=layers, spacing="symlog", style=zero),
+            critic=TwoHotHead(features, units=units, layers=layers, spacing="symlog", style=style.with_output(0)),
             settings=ActorCriticSettings(
                 horizon=self.horizon,
                 discount=1 - 1 / self.discount_horizon,
@@ -210,6 +218,11 @@ class DreamerV3In2023Config(EvenSchedule):
                 replay_value=0.0,
             ),
         )
+
+    def build(self, interface: Interface) -> ImaginationAgent:
+        """Composes the agent for an environment's observations and actions."""
+        world_model = self.make_world_model(interface)
+        behavior = self.make_behavior(world_model.features, interface)
         return ImaginationAgent(interface, world_model, behavior, replay_context=0)
 
     def build_optimizer(self, agent: ImaginationAgent) -> GroupedAdam:

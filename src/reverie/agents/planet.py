@@ -11,12 +11,13 @@ from typing import Any, ClassVar, Literal
 from reverie.agents.imagination_agent import ImaginationAgent
 from reverie.agents.plain_networks import PlainNetworks
 from reverie.agents.schedule import Schedule
+from reverie.behaviors.behavior import Behavior
 from reverie.behaviors.cem import CrossEntropyPlanner
 from reverie.behaviors.exploration import Exploration
 from reverie.behaviors.planning import Planning
-from reverie.models.world_model import WorldModelScales
+from reverie.models.world_model import WorldModel, WorldModelScales
 from reverie.nn.cells import Cell, ClassicGRU, Memoryless
-from reverie.nn.latents import GaussianLatent
+from reverie.nn.latents import GaussianLatent, Latent
 from reverie.optim.grouped_adam import AdamGroup, GroupedAdam
 from reverie.spaces import Interface
 
@@ -144,13 +145,10 @@ class PlaNetConfig:
             per_episode=self.updates,
         )
 
-    def build(self, interface: Interface) -> ImaginationAgent:
-        """Composes the agent for an environment's observations and actions.
-
-        Raises:
-            ConfigError: images that are not 64x64, or a search that cannot work.
-        """
-        networks = PlainNetworks(
+    @property
+    def networks(self) -> PlainNetworks:
+        """ReLU in all layers (appendix A)."""
+        return PlainNetworks(
             depth=self.depth,
             units=self.reward_units,
             vector_units=self.vector_units,
@@ -158,35 +156,44 @@ class PlaNetConfig:
             activation="relu",
             image_activation="relu",
         )
-        latent = GaussianLatent(
-            self.variables, least=self.least_deviation, mean_only=self.transition == "deterministic"
-        )
+
+    def make_latent(self) -> Latent:
+        """z: normal variables, or their means alone in the deterministic model (section 3)."""
+        return GaussianLatent(self.variables, least=self.least_deviation, mean_only=self.transition == "deterministic")
+
+    def make_cell(self, latent: Latent, interface: Interface) -> Cell:
+        """h: a GRU, or no memory in the stochastic model (section 3)."""
         inputs: dict[str, Any] = {"stochastic": latent.width, "action": interface.action_width}
-        inputs |= {"hidden": self.hidden, "style": networks.style}
-        width = self.deterministic
-        cell: Cell = ClassicGRU(width, **inputs)
-        if self.transition == "stochastic":
-            cell, width = Memoryless(**inputs), self.hidden
-        scales = WorldModelScales(
-            dynamics=self.kl_scale,
-            representation=self.kl_scale,
-            free_nats=self.free_nats,
-            reward=self.reward_scale,
-            overshooting=self.overshooting_scale,
-            distance=self.overshooting_distance,
-            global_prior=self.global_prior_scale,
-        )
-        model = networks.world_model(
+        inputs |= {"hidden": self.hidden, "style": self.networks.style}
+        gru = ClassicGRU(self.deterministic, **inputs)  # drawn for all models, so that a seed keeps its weights
+        return Memoryless(**inputs) if self.transition == "stochastic" else gru
+
+    def make_world_model(self, interface: Interface) -> WorldModel:
+        """Encoder, latent dynamics, decoder and reward predictor (section 3), and latent overshooting (section 4)."""
+        latent = self.make_latent()
+        cell = self.make_cell(latent, interface)
+        return self.networks.world_model(
             interface,
             cell,
             latent,
-            deterministic=width,
+            deterministic=self.deterministic if cell.remembers else self.hidden,
             hidden=self.hidden,
             reward_layers=self.reward_layers,
             continue_layers=self.reward_layers if self.continuation else None,
-            scales=scales,
+            scales=WorldModelScales(
+                dynamics=self.kl_scale,
+                representation=self.kl_scale,
+                free_nats=self.free_nats,
+                reward=self.reward_scale,
+                overshooting=self.overshooting_scale,
+                distance=self.overshooting_distance,
+                global_prior=self.global_prior_scale,
+            ),
             image_bits=self.image_bits,
         )
+
+    def make_behavior(self, interface: Interface) -> Behavior:
+        """The search for actions at every decision (algorithm 2)."""
         planner = CrossEntropyPlanner(
             horizon=self.horizon,
             candidates=self.candidates,
@@ -194,9 +201,17 @@ class PlaNetConfig:
             elites=self.elites,
             clip=self.clip_candidates,
         )
-        behavior = Planning(interface.actions, planner)
+        return Planning(interface.actions, planner)
+
+    def build(self, interface: Interface) -> ImaginationAgent:
+        """Composes the agent for an environment's observations and actions.
+
+        Raises:
+            ConfigError: images that are not 64x64, or a search that cannot work.
+        """
+        world_model, behavior = self.make_world_model(interface), self.make_behavior(interface)
         exploration = Exploration(interface.actions, noise=self.action_noise, epsilon=self.epsilon)
-        return ImaginationAgent(interface, model, behavior, replay_context=0, exploration=exploration)
+        return ImaginationAgent(interface, world_model, behavior, replay_context=0, exploration=exploration)
 
     def build_optimizer(self, agent: ImaginationAgent) -> GroupedAdam:
         """One Adam, with epsilon where TensorFlow has it; call when the agent is on its device."""
