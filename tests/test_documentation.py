@@ -14,6 +14,7 @@ import gymnasium
 import pytest
 
 import reverie
+from reverie.agents import registry
 from reverie.agents.registry import AGENTS, PIPELINES, config_class, preset_values, presets
 from reverie.api import LEARNERS, DreamerV1, DreamerV2, DreamerV3, DreamerV3In2023, PlaNet, WorldModels
 from reverie.cli.main import COMMANDS, main
@@ -188,6 +189,10 @@ def training_commands():
 @pytest.mark.parametrize("line", training_commands())
 def test_documented_training_commands_begin(line, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    if "gaussian-dreamer" in line:  # tests/test_own_agent.py installs its package
+        monkeypatch.setattr(registry, "_registered", {})
+        monkeypatch.syspath_prepend(ROOT / "examples" / "own_agent")
+        reverie.register_agent(importlib.import_module("gaussian_dreamer").GaussianDreamerConfig)
     for cls in (Trainer, WorldModelsTraining):
         monkeypatch.setattr(cls, "run", lambda self: False)  # it would now train
     code = main(shlex.split(line))

@@ -12,7 +12,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from reverie.api import DreamerV1, DreamerV2, DreamerV3, DreamerV3In2023, PlaNet, WorldModels, check, load
+    from reverie.api import (
+        DreamerV1,
+        DreamerV2,
+        DreamerV3,
+        DreamerV3In2023,
+        Learner,
+        PlaNet,
+        WorldModels,
+        check,
+        load,
+        register_agent,
+    )
 
 __version__ = "0.1.0"
 __all__ = [
@@ -20,11 +31,13 @@ __all__ = [
     "DreamerV2",
     "DreamerV3",
     "DreamerV3In2023",
+    "Learner",
     "PlaNet",
     "WorldModels",
     "__version__",
     "check",
     "load",
+    "register_agent",
 ]
 
 # PyTorch takes a second to import, so names are looked up when they are first used.

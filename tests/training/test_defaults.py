@@ -44,7 +44,7 @@ def interface(image=False, continuous=False):
 
 
 def test_a_cpu_is_quick_and_a_gpu_follows_the_paper():
-    assert default_preset("cpu") == "quick" and default_preset("cuda") == "paper"
+    assert default_preset("planet", "cpu") == "quick" and default_preset("planet", "cuda") == "paper"
     for agent in AGENTS | PIPELINES:
         assert {"quick", "paper"} <= presets(agent).keys()
 

@@ -1,14 +1,19 @@
-"""Agents by name. A new agent is one file beside this one, a line here, and a class in `reverie.api.learners`."""
+"""Agents by name. A new agent of ours is one file beside this one, a line here, and a class in `reverie.api.learners`.
+
+Agents of other packages come by `register_agent`, or by the entry-point group `reverie.agents`, with which the command
+line finds them, too.
+"""
 
 from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.metadata
 import math
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from types import ModuleType
-from typing import Any, ClassVar, Literal, Protocol, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
 from reverie.agents.imagination_agent import ImaginationAgent
 from reverie.agents.schedule import Schedule
@@ -30,6 +35,12 @@ AGENTS = {
 PIPELINES = {"world-models": "reverie.agents.world_models:WorldModelsConfig"}
 """The same for agents that are trained in stages (`reverie.training.pipeline`) instead of by the loop."""
 
+ENTRY_POINTS = "reverie.agents"
+"""Group of the entry points by which installed packages bring agents: name -> module:ConfigurationClass."""
+_registered: dict[str, type[Any]] = {}
+
+C = TypeVar("C", bound=type[Any])
+
 
 class AgentConfig(Protocol):
     """What the training loop asks of every agent's configuration."""
@@ -49,24 +60,62 @@ class AgentConfig(Protocol):
         """The optimizer of an agent that is on its device."""
 
 
+def register_agent(config: C) -> C:
+    """Makes an agent of another package known by its name; also as a decorator.
+
+    Its module may have `PRESETS`, `BY_KIND`, `RECIPES` and `ACTION_REPEATS` as those of our agents have.
+
+    Args:
+        config: frozen dataclass as `AgentConfig` describes it.
+
+    Raises:
+        ConfigError: the class lacks something, or the name belongs to another agent.
+    """
+    name = getattr(config, "name", None)
+    lacking = [method for method in ("schedule", "build", "build_optimizer") if not hasattr(config, method)]
+    if not isinstance(name, str) or not is_dataclass(config) or lacking:
+        what = f"a method {lacking[0]}" if lacking else "a name" if not isinstance(name, str) else "@dataclass"
+        raise ConfigError(f"{config.__name__} cannot be registered as an agent: it lacks {what}, see AgentConfig")
+    other = _registered.get(name, config)
+    if name in AGENTS | PIPELINES or (other.__module__, other.__qualname__) != (config.__module__, config.__qualname__):
+        raise ConfigError(f"an agent is called {name!r} already; give {config.__name__} another name")
+    _registered[name] = config
+    return config
+
+
+def agent_names() -> list[str]:
+    """All agents: ours, those that were registered, and those of installed packages."""
+    brought = [point.name for point in importlib.metadata.entry_points(group=ENTRY_POINTS)]
+    return list(dict.fromkeys([*AGENTS, *PIPELINES, *_registered, *brought]))
+
+
 def config_class(name: str) -> type[Any]:
     """The configuration class of an agent.
 
     Raises:
-        ConfigError: no agent has this name.
+        ConfigError: no agent has this name, or an installed package brings one that cannot be used.
     """
-    known = AGENTS | PIPELINES
-    if name not in known:
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.3)
-        hint = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(known)}"
-        raise ConfigError(f"no agent is called {name!r}; {hint}")
-    module, attribute = known[name].split(":")
-    return getattr(importlib.import_module(module), attribute)
+    if name in _registered:
+        return _registered[name]
+    if name in AGENTS | PIPELINES:
+        module, attribute = (AGENTS | PIPELINES)[name].split(":")
+        return getattr(importlib.import_module(module), attribute)
+    for point in importlib.metadata.entry_points(group=ENTRY_POINTS, name=name):
+        try:
+            return register_agent(point.load())
+        except (ImportError, AttributeError) as error:
+            raise ConfigError(
+                f"the agent {name!r} of an installed package cannot be imported ({error}); install that package again"
+            ) from error
+    known = agent_names()
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.3)
+    hint = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(known)}"
+    raise ConfigError(f"no agent is called {name!r}; {hint}")
 
 
 def presets(name: str) -> dict[str, dict[str, Any]]:
     """Named sets of values of an agent; `paper` is empty, for the defaults are the paper's."""
-    return _module(name).PRESETS
+    return getattr(_module(name), "PRESETS", {"paper": {}})
 
 
 def _module(name: str) -> ModuleType:
@@ -74,13 +123,14 @@ def _module(name: str) -> ModuleType:
     return importlib.import_module(config_class(name).__module__)
 
 
-def default_preset(device: str) -> str:
-    """The preset of a run that names none: `quick` on a CPU, `paper` on a GPU.
+def default_preset(name: str, device: str) -> str:
+    """The preset of a run that names none: `quick` on a CPU if the agent has it, else `paper`.
 
     Args:
+        name: of the agent.
         device: kind of device, `cpu` or `cuda`.
     """
-    return "quick" if device == "cpu" else "paper"
+    return "quick" if device == "cpu" and "quick" in presets(name) else "paper"
 
 
 def recipe(name: str, environment: str, preset: str | None, device: str = "cpu") -> tuple[str, str | None]:
@@ -168,7 +218,7 @@ def make_config(
     usual = {} if preset is None else preset_values(name, preset, interface)
     own = {key: value for key, value in usual.items() if key in known}
     config = cls(**{name: plain(value) for name, value in {**own, **values}.items()})
-    if name in AGENTS:
+    if name not in PIPELINES:
         check_config(config)
     return config
 

@@ -7,6 +7,7 @@
 >>> action, state = agent.predict(observation, state)
 """
 
+from reverie.agents.registry import register_agent
 from reverie.api.checking import check
 from reverie.api.learner import Learner
 from reverie.api.learners import LEARNERS, DreamerV1, DreamerV2, DreamerV3, DreamerV3In2023, PlaNet, WorldModels
@@ -27,4 +28,5 @@ __all__ = [
     "WorldModels",
     "check",
     "load",
+    "register_agent",
 ]

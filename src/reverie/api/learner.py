@@ -107,7 +107,7 @@ class Learner:
         self._device = choose_device(device)
         own = field_names(self.settings_class)
         self._chosen = agent_settings(self.agent_name, settings, own)
-        self._asked, self._usual = preset, default_preset(self._device.type)
+        self._asked, self._usual = preset, default_preset(self.agent_name, self._device.type)
         make_config(
             self.agent_name, self._chosen, preset or self._usual
         )  # mistakes are reported before an environment is made

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from reverie.agents.registry import config_class
 from reverie.api.learner import Learner
 from reverie.dream.dream_env import DreamEnv, DreamVectorEnv
 from reverie.dream.open_loop import OpenLoop, remember_open_loop
@@ -126,3 +127,15 @@ class PlaNet(Learner):
 
 _CLASSES: tuple[type[Learner], ...] = (DreamerV3, DreamerV3In2023, DreamerV2, DreamerV1, PlaNet, WorldModels)
 LEARNERS: dict[str, type[Learner]] = {cls.agent_name: cls for cls in _CLASSES}
+
+
+def learner_class(name: str) -> type[Learner]:
+    """The class of an agent by its name; for one of another package its subclass of `Learner`, or one made here.
+
+    Raises:
+        ConfigError: no agent has this name.
+    """
+    config = config_class(name)
+    classes = (*_CLASSES, *Learner.__subclasses__())
+    own = next((cls for cls in classes if getattr(cls, "agent_name", None) == name), None)
+    return own or type(config.__name__, (Learner,), {"agent_name": name, "__doc__": config.__doc__})

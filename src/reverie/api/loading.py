@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reverie.api.learner import Environment, Learner
-from reverie.api.learners import LEARNERS
+from reverie.api.learners import learner_class
 from reverie.envs import EnvironmentSource
 from reverie.errors import ConfigError
 from reverie.training.device import choose_device
@@ -77,7 +77,7 @@ def load(
     as_stored = environment is None and (pixels, image_size, kwargs, parts, ignore) == (None,) * 5
     if as_stored and isinstance(description.get("spaces"), dict):
         source.translator(description["spaces"])  # from now on the recipe knows its spaces
-    cls = LEARNERS[description["agent"]]
+    cls = learner_class(description["agent"])
     own = {field.name for field in fields(cls.settings_class)} - {"seed", "device"}
     kept = {key: value for key, value in description.get("settings", {}).items() if key in own}
     learner = cls(source, seed=description["seed"], run=path, device=device, **description["agent_config"], **kept)

@@ -47,11 +47,11 @@ class RunOptions(EnvironmentOptions):
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command; returns the exit code."""
-    from reverie.agents.registry import AGENTS, PIPELINES, check_config, config_class
+    from reverie.agents.registry import AGENTS, PIPELINES, agent_names, check_config, config_class
 
     if not arguments or arguments[0].startswith("-"):
         if arguments and arguments[0] in ("-h", "--help"):
-            print(_usage([*AGENTS, *PIPELINES]))
+            print(_usage(agent_names()))
             return 0
         raise ConfigError(f"train needs an agent first: reverie train {next(iter(AGENTS))} --env CartPole-v1")
     agent = arguments[0]
@@ -95,13 +95,13 @@ def _read(agent: str, words: Sequence[str]) -> tuple[Any, EnvironmentSource, Pat
 
     asked, _ = _take_option("--preset", words)
     here = Path.cwd()  # making an environment may change it
-    guess = asked or default_preset(choose_device().type)
+    guess = asked or default_preset(agent, choose_device().type)
     options = _parse(agent, TrainSettings, preset_values(agent, guess), words=words)
     source = make_source(options.environment, agent, options.environment.quiet)
     adapter = source.make()
     adapter.close()
     path = here / _run_path(options.environment, source, agent, seed=options.settings.seed)
-    usual, origin = default_preset(choose_device(options.settings.device).type), options.environment.origin
+    usual, origin = default_preset(agent, choose_device(options.settings.device).type), options.environment.origin
     stored = stored_run(path, agent) or (stored_run(origin, agent) if origin else None)
     preset, values = run_defaults(agent, asked, usual, stored=stored, interface=adapter.interface)
     return _parse(agent, TrainSettings, values, words=words), source, path, preset
@@ -133,11 +133,11 @@ def _recipe(agent: str, arguments: Sequence[str]) -> tuple[str, list[str]]:
     device = choose_device(_take_option("--device", words)[0] or "auto").type
     environment, others = _take_option("--env", words)
     if environment is None:
-        return asked or default_preset(device), words
+        return asked or default_preset(agent, device), words
     seen, preset = recipe(agent, environment, asked, device=device)
     if (seen, preset) != (environment, asked) and "--quiet" not in words:
         print(f"recipe            {environment}: --env {seen} --preset {preset}")
-    return preset or default_preset(device), ["--env", seen, *others]
+    return preset or default_preset(agent, device), ["--env", seen, *others]
 
 
 def _options(config: type[Any], defaults: Any, settings: Any) -> type[Any]:

@@ -253,7 +253,7 @@ def check_environment(
     _repeat(source, report, play)
     report.faults.sort(key=lambda fault: (fault.episode, fault.step))
     target = choose_device(device)
-    preset = preset or default_preset(target.type)
+    preset = preset or default_preset(agent, target.type)
     values = preset_values(agent, preset, interface)
     _measure_speed(
         source, report, values.get("num_envs", TrainSettings.num_envs), seconds=seconds * SPEED_SHARE, seed=seed

@@ -202,9 +202,9 @@ def _defaults(agent: str, missing: Collection[Setting]) -> dict[Setting, Hashabl
         today |= {("environment", field.name): field.default for field in fields(EnvironmentSource)}
         today |= {("environment", "kind"): "id", ("environment", "parts"): {}, ("environment", "code"): {}}
     if "agent_config" in sections:
-        from reverie.agents.registry import AGENTS, PIPELINES, config_class
+        from reverie.agents.registry import agent_names, config_class
 
-        known = fields(config_class(agent)) if agent in AGENTS | PIPELINES else ()
+        known = fields(config_class(agent)) if agent in agent_names() else ()
         today |= {("agent_config", field.name): field.default for field in known}
     return {key: _frozen(today.get(key)) for key in missing}
 
