@@ -97,7 +97,11 @@ def test_a_run_with_evaluations_alone(tmp_path):
 
 def test_published_scores_beside_the_runs(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(curves, "draw_published", lambda axis, *rest: drawn.append((axis.get_title(), *rest)))
+
+    def draw(axis, scores, colors, own_end):
+        drawn.append((axis.get_title(), scores, colors, own_end))
+
+    monkeypatch.setattr(curves, "draw_published", draw)
     runs = [make_run(tmp_path, task, "planet", 0) for task in ("dmc/walker-walk-v0", "ALE/Pong-v5", "Task")]
     assert plot_learning_curves(runs, tmp_path / "a.png", x="frames", published="agents") == []
     titles, scores, colors, ends = zip(*drawn, strict=True)
@@ -122,7 +126,7 @@ def test_published_scores_that_cannot_be_drawn(tmp_path):
 def figures(monkeypatch):
     """The figures that are drawn, newest last."""
     drawn, real = [], curves._draw
-    monkeypatch.setattr(curves, "_draw", lambda *arguments: drawn.append(real(*arguments)) or drawn[-1])
+    monkeypatch.setattr(curves, "_draw", lambda *words, **named: drawn.append(real(*words, **named)) or drawn[-1])
     return drawn
 
 

@@ -625,9 +625,9 @@ def vision_of(learner):
 def test_v_of_another_run_learns_on(whole, tmp_path, monkeypatch):
     begun, real = [], world_models.train_vision
 
-    def train(training, *arguments):
+    def train(training, *arguments, **named):
         begun.append({f"module.{key}": value.clone() for key, value in training.module.state_dict().items()})
-        return real(training, *arguments)
+        return real(training, *arguments, **named)
 
     monkeypatch.setattr(world_models, "train_vision", train)
     learner = reverie.WorldModels("reverie/CatchPixels-v0", run=tmp_path / "run", vision=str(whole), **TINY)

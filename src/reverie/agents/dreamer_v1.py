@@ -80,7 +80,7 @@ class DreamerV1Config:
     variables: int = 30
     """Latent variables (appendix A)."""
     least_deviation: float = 0.1
-    """Least deviation of every latent variable (released code)."""
+    """Minimum deviation of every latent variable (released code)."""
     hidden: int = 200
     """Units of the dynamics networks (released code)."""
     cell: Literal["reset-after", "classic"] = "reset-after"
@@ -104,9 +104,9 @@ class DreamerV1Config:
     continue_layers: int = 3
     """Hidden layers of the continue head (released code)."""
     batch_size: int = 50
-    """Windows a batch (appendix A)."""
+    """Windows per batch (appendix A)."""
     batch_length: int = 50
-    """Steps a window (appendix A)."""
+    """Steps per window (appendix A)."""
     replay_capacity: int = 1_000_000
     """Steps that the replay keeps (ours; the released code keeps all)."""
     warmup_steps: int = 2500
@@ -128,7 +128,7 @@ class DreamerV1Config:
     kl_scale: float = 1.0
     """Weight of the KL divergence (appendix A; 0.1 for discrete actions)."""
     free_nats: float = 3.0
-    """Least KL divergence that is worth lowering, nats (appendix A)."""
+    """Free nats: the KL loss is clipped below this value, nats (appendix A)."""
     kl_clip: Literal["batch", "step"] = "batch"
     """Whether that bound holds for the mean over a batch or for every step (TF2 code: batch; TF1 code: step)."""
     reward_transform: Literal["none", "tanh"] = "none"

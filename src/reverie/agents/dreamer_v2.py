@@ -130,11 +130,11 @@ class DreamerV2Config:
     vector_units: int = 400
     """Units of the vector encoder and decoder (released code, proprioceptive input)."""
     batch_size: int = 50
-    """Windows a batch (table D.1; released code: 16)."""
+    """Windows per batch (table D.1; released code: 16)."""
     batch_length: int = 50
-    """Steps a window (table D.1)."""
+    """Steps per window (table D.1)."""
     replay_ratio: float = 625.0
-    """Replayed steps an environment step: batch_size x batch_length / 4 (table D.1; released code: 50)."""
+    """Replayed steps per environment step: batch_size x batch_length / 4 (table D.1; released code: 50)."""
     replay_capacity: int = 2_000_000
     """Steps that the replay keeps (table D.1)."""
     warmup_steps: int = 50_000

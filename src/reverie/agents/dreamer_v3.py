@@ -119,13 +119,13 @@ class DreamerV3Config(EvenSchedule):
     actor_uniform_mix: float = 0.01
     """Uniform share in discrete policies (methods, "Actor learning"; the official code forgets it)."""
     batch_size: int = 16
-    """Windows a batch (extended data table 4)."""
+    """Windows per batch (extended data table 4)."""
     batch_length: int = 64
-    """Steps a window, without the context step (extended data table 4)."""
+    """Steps per window, without the context step (extended data table 4)."""
     replay_context: int = 1
     """Leading steps of a window whose stored latents start the model (methods, "Replay buffer")."""
     replay_ratio: float = 32.0
-    """Replayed steps an environment step: batch_size x batch_length x updates / env_steps (extended data table 2)."""
+    """Replayed steps per environment step: batch_size x batch_length x updates / env_steps (extended data table 2)."""
     replay_capacity: int = 1_000_000
     """Steps that the replay keeps (extended data table 4: 5e6)."""
     warmup_steps: int = 1024
@@ -156,7 +156,7 @@ class DreamerV3Config(EvenSchedule):
     representation_scale: float = 0.1
     """Weight of the posterior's KL loss (equation 4)."""
     free_nats: float = 1.0
-    """Lower bound of each KL loss, nats a step (equation 5)."""
+    """Lower bound of each KL loss, nats per step (equation 5)."""
     slow_critic_rate: float = 0.02
     """Step of the slow critic toward the critic (extended data table 4)."""
     slow_critic_weight: float = 1.0

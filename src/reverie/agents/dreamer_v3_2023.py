@@ -93,11 +93,11 @@ class DreamerV3In2023Config(EvenSchedule):
     uniform_mix: float = 0.01
     """Uniform share in latent and policy distributions (section "World model learning")."""
     batch_size: int = 16
-    """Windows a batch (appendix C)."""
+    """Windows per batch (appendix C)."""
     batch_length: int = 64
-    """Steps a window (appendix C)."""
+    """Steps per window (appendix C)."""
     replay_ratio: float = 64.0
-    """Replayed steps an environment step (appendix A: 16 to 1024 by benchmark)."""
+    """Replayed steps per environment step (appendix A: 16 to 1024 by benchmark)."""
     replay_capacity: int = 1_000_000
     """Steps that the replay keeps (appendix C)."""
     warmup_steps: int = 1024
@@ -122,7 +122,7 @@ class DreamerV3In2023Config(EvenSchedule):
     representation_scale: float = 0.1
     """Weight of the posterior's KL loss (equation 4)."""
     free_nats: float = 1.0
-    """Lower bound of each KL loss, nats a step (equation 5)."""
+    """Lower bound of each KL loss, nats per step (equation 5)."""
     slow_critic_rate: float = 0.02
     """Step of the slow critic toward the critic (appendix C)."""
     slow_critic_weight: float = 1.0

@@ -76,7 +76,7 @@ class PlaNetConfig:
     variables: int = 30
     """Latent variables (appendix A)."""
     least_deviation: float = 0.1
-    """Least deviation of every latent variable (released code)."""
+    """Minimum deviation of every latent variable (released code)."""
     hidden: int = 200
     """Units of the dynamics networks (appendix A)."""
     depth: int = 32
@@ -96,9 +96,9 @@ class PlaNetConfig:
     continuation: bool = False
     """Predict the ends of episodes, so that plans count no reward behind them (ours)."""
     batch_size: int = 50
-    """Windows a batch (appendix A)."""
+    """Windows per batch (appendix A)."""
     batch_length: int = 50
-    """Steps a window (appendix A)."""
+    """Steps per window (appendix A)."""
     replay_capacity: int = 1_000_000
     """Steps that the replay keeps (ours; the paper keeps all)."""
     random_episodes: int = 5
@@ -114,7 +114,7 @@ class PlaNetConfig:
     kl_scale: float = 1.0
     """Weight of the KL divergence (appendix A)."""
     free_nats: float = 3.0
-    """Least KL divergence that is worth lowering, nats a step (appendix A)."""
+    """Free nats: the KL loss is clipped below this value, nats per step (appendix A)."""
     overshooting_scale: float = 0.0
     """Weight of the KL divergences at several steps' distance, latent overshooting (section 4; off by default)."""
     overshooting_distance: int = 49

@@ -253,7 +253,7 @@ MAY_BE_ZERO |= {"first_updates", "learning_rate_decay", "learning_rate_floor"}
 """Settings that 0 switches off; all others are greater."""
 MOST = {"horizon": 10_000, "overshooting_distance": 10_000}
 MOST_WHOLE = 10**12
-"""Greatest values of settings for which memory is taken, and of all whole numbers."""
+"""Maximum values of settings for which memory is taken, and of all whole numbers."""
 
 
 def check_config(config: AgentConfig) -> None:

@@ -66,7 +66,7 @@ class WorldModelsConfig:
     """Passes over all frames, also parts of one (appendix; the released code has 10); 0 leaves V as it came from
     another run."""
     vision_batch: int = 100
-    """Frames a batch (released code)."""
+    """Frames per batch (released code)."""
     vision_learning_rate: float = 1e-4
     """Adam's learning rate for V (released code)."""
     memory_updates: int = 24_400
@@ -211,7 +211,7 @@ class WorldModelsAgent(nn.Module):
         return self.first_latents.device
 
     def first_states(self, count: int, generator: np.random.Generator) -> MemoryState:
-        """States at the beginning of episodes, with latents drawn anew.
+        """States at the beginning of episodes, with latents drawn again.
 
         Args:
             count: N, at most as many as are kept.

@@ -37,7 +37,7 @@ class CrossEntropyPlanner:
     The search starts at mean 0 and deviation 1 at every decision. In each iteration J candidates are drawn from the
     normal distribution; mean and deviation of the K best are the next distribution. The action is the mean of the first
     step, not the best candidate. What is scored is clipped to [-1, 1]. With `clip`, so is what is refitted: then the
-    deviation shrinks even where all candidates are equally good. Without, it stays, and the search goes on.
+    deviation shrinks even where all candidates are equally good. Without, it stays, and the search continues.
 
     What scores the candidates is not decided here: a world model that imagines them, or a true simulator.
 
@@ -123,7 +123,7 @@ class CrossEntropyPlanner:
                 mean, deviation = self._refitted(actions if self.clip else drawn, returns)
         if undefined:  # looked at once, so that the device is not waited for in between
             raise NumericalError(
-                "the planner got returns that are NaN from its score function; mend the model or the simulator"
+                "the planner got returns that are NaN from its score function; fix the model or the simulator"
             )
         return Plan(mean, deviation)
 

@@ -1,6 +1,6 @@
 """Controllers small enough for evolution: the C of World Models (Ha and Schmidhuber, 2018), a population at a time.
 
-A controller is a function of its parameters, which stand in one flat vector of `count` numbers a candidate. It is
+A controller is a function of its parameters, which stand in one flat vector of `count` numbers per candidate. It is
 evaluated for P candidates with R rollouts each in one batch. Actions are tanh of the last layer, in [-1, 1]; what an
 environment makes of them (gas, brake, thresholds) is not decided here. The order of the numbers in the vector is that
 of the released code.
@@ -122,7 +122,7 @@ def _check(parameters: Tensor, inputs: Tensor, count: int, features: int) -> Non
     if parameters.dim() != 2 or parameters.shape[1] != count:
         raise ConfigError(
             f"the controller takes parameters [P, {count}], but got {list(parameters.shape)}; "
-            f"give one row of {count} numbers a candidate"
+            f"give one row of {count} numbers per candidate"
         )
     if inputs.dim() != 3 or inputs.shape[0] != parameters.shape[0] or inputs.shape[2] != features:
         raise ConfigError(

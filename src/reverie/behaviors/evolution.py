@@ -20,7 +20,7 @@ class Candidate:
 
     Attributes:
         parameters: float64 [n].
-        value: its return. Where returns are noisy, the greatest one seen was partly luck.
+        value: its return. Where returns are noisy, the highest one seen was partly luck.
         generation: in which it was told, from 1.
     """
 
@@ -37,7 +37,7 @@ class Evolution:
     of the path of the mean (CSA), for which today's package has another rule from 300 parameters on.
 
     The random numbers of a generation depend on the seed and the generation alone, so no random state needs saving.
-    A run is repeatable, and a restored one goes on bit for bit, on one machine with the same versions of numpy and
+    A run is repeatable, and a restored one continues bit for bit, on one machine with the same versions of numpy and
     cma and the same number of threads, because the eigenvectors come from a linear algebra library.
 
     `state` is the distribution itself: two matrices of n^2 float64 (16 MB at n = 1,000) and some vectors. Restoring
@@ -88,7 +88,7 @@ class Evolution:
         return self._asked.copy()
 
     def tell(self, parameters: np.ndarray, returns: np.ndarray) -> None:
-        """Moves the distribution toward the candidates with the greatest returns, which ends the generation.
+        """Moves the distribution toward the candidates with the highest returns, which ends the generation.
 
         Args:
             parameters: [P, n], as they came from `ask`. (The package shortens steps that it did not propose.)

@@ -30,9 +30,10 @@ HOLDS = (4, 1, 8, 2)
 def held_action(drawn: Tensor, previous: Tensor, is_first: Tensor) -> Tensor:
     """Random actions that last: environment e holds each for a geometric time with mean HOLDS[e mod 4], in steps.
 
-    Actions drawn anew at every step cancel each other where a task has inertia: of 16,000 random steps of Acrobot's
-    500-step episodes, 1 episode in 32 reaches the goal, and 13 in 35 with a mean of 4 steps. Some environments draw
-    at every step, since others hold what others must not (temporally extended exploration: Dabney et al., 2021).
+    Actions drawn independently at every step cancel each other where a task has inertia: of 16,000 random steps of
+    Acrobot's 500-step episodes, 1 episode in 32 reaches the goal, and 13 in 35 with a mean of 4 steps. Some
+    environments draw at every step, since not every task bears held actions (temporally extended exploration: Dabney
+    et al., 2021).
 
     Args:
         drawn: fresh random actions [E, A].

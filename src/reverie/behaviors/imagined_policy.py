@@ -147,7 +147,7 @@ class ImaginedPolicy(Behavior):
 
 
 class ActorOnly(ImaginedPolicy):
-    """Raises the discounted rewards of whole rollouts, with no value behind their end (Dreamer v1, "no value")."""
+    """Maximizes the discounted rewards of whole rollouts, without a value at their end (Dreamer v1, "no value")."""
 
     def networks(self) -> dict[str, nn.Module]:
         """The actor."""

@@ -17,12 +17,12 @@ from reverie.spaces import ActionPart
 
 
 class Planning(Behavior):
-    """Searches the action sequence whose imagined rewards have the greatest sum, and carries out its first action.
+    """Searches the action sequence whose imagined rewards have the largest sum, and carries out its first action.
 
     Every candidate is followed by one rollout of the prior with sampled latents. The rewards of the states that are
     reached are added up, with no discount and no value behind the end. Where the model predicts continuation, a reward
     counts as much as it is likely to be reached. Variables of discrete actions are searched as one number a class, of
-    which the greatest wins.
+    which the largest wins.
 
     Args:
         parts: action parts.
@@ -73,7 +73,7 @@ class Planning(Behavior):
         return self.executable(self.planner.search(score, state.count, width, device=state.device).mean)
 
     def executable(self, candidates: Tensor) -> Tensor:
-        """Numbers [..., A] of the search as actions: discrete variables one-hot at the greatest number of each."""
+        """Numbers [..., A] of the search as actions: discrete variables one-hot at the largest number of each."""
         pieces = []
         for part, piece in zip(self.parts, candidates.split([part.width for part in self.parts], -1), strict=True):
             if part.kind == "continuous":

@@ -12,7 +12,7 @@ class ReturnNormalizer(nn.Module):
     Args:
         rate: share of the newest batch in the average; 0.01 in DreamerV3.
         low, high: percentiles, in [0, 1].
-        limit: least scale, so that small returns are not blown up.
+        limit: minimum scale, so that small returns are not blown up.
     """
 
     low: Tensor

@@ -77,7 +77,7 @@ class DreamModel(Protocol, Generic[State]):
             most_likely: take the most likely latents instead of samples.
 
         Returns:
-            The next state, the expected reward [N], and the probability that the episode goes on [N].
+            The next state, the expected reward [N], and the probability that the episode continues [N].
         """
         ...
 

@@ -98,7 +98,7 @@ ScalarHead = TwoHotHead | NormalHead
 
 
 class ContinueHead(nn.Module):
-    """Probability that the episode goes on: a Bernoulli logit. Arguments as for `NormalHead`."""
+    """Probability that the episode continues: a Bernoulli logit. Arguments as for `NormalHead`."""
 
     def __init__(self, features: int, *, units: int, layers: int, style: NetworkStyle) -> None:
         super().__init__()
@@ -226,7 +226,7 @@ class PolicyHead(nn.Module):
         super().__init__()
         self.parts, self.uniform_mix, self.continuous = tuple(parts), uniform_mix, continuous or BoundedNormal()
         self.network = MLP(features, units=units, layers=layers, style=style)
-        # One layer a parameter, because the optimizer clips the gradient of each kernel on its own.
+        # One layer per parameter, because the optimizer clips the gradient of each kernel on its own.
         self.outputs = nn.ModuleDict()
         for part in parts:
             names = ("mean", "deviation") if part.kind == "continuous" else ("logits",)

@@ -97,7 +97,7 @@ class GaussianLatent:
         variables: S, which is also the width of a sample.
         scale: how the network's output x becomes the deviation: `softplus`(x) (PlaNet, Dreamer v1), or 2 s(x / 2) with
             the logistic function s (`sigmoid`, DreamerV2), plus `least`.
-        least: least deviation.
+        least: minimum deviation.
         mean_only: take the mean in the place of every sample, for a model without chance (PlaNet, section 3).
     """
 

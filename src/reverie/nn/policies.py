@@ -48,7 +48,7 @@ class BoundedNormal:
     Samples are neither squashed nor clipped; environment and world model clip.
 
     Attributes:
-        low, high: least and greatest deviation.
+        low, high: minimum and maximum deviation.
     """
 
     low: float = 0.1
@@ -81,7 +81,7 @@ class TanhNormal:
 
     Attributes:
         initial: deviation where the network puts out zero.
-        least: least deviation.
+        least: minimum deviation.
         limit: bound of the mean.
     """
 
@@ -116,7 +116,7 @@ class TruncatedNormal:
     """A normal with mean tanh(x) and deviation 2 s(y / 2) + least, truncated to [-1, 1] (DreamerV2).
 
     Attributes:
-        least: least deviation of the normal.
+        least: minimum deviation of the normal.
     """
 
     least: float = 0.1

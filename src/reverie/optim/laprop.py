@@ -31,7 +31,7 @@ class LaProp:
         floor: rate below which it does not fall.
         beta1, beta2: decay of momentum and of squared gradients.
         epsilon: added to the root of the squared gradients.
-        minimum_norm: least parameter norm that the clipping assumes.
+        minimum_norm: minimum parameter norm that the clipping assumes.
     """
 
     def __init__(
