@@ -15,6 +15,7 @@ from reverie.cli.main import main
 from reverie.spaces import ActionPart, Interface, ObservationPart
 from reverie.training.estimate import Costs, duration, time_costs
 from reverie.training.settings import TrainSettings
+from reverie.training.stored_run import run_defaults
 
 SMALL = {**TINY, **RUN}
 del SMALL["preset"]
@@ -185,3 +186,15 @@ def test_a_run_ends_when_an_evaluation_is_good_enough(tmp_path, capsys):
     assert json.loads((run / "scores.json").read_text()) == scores
     assert train(run, steps=200, evaluate_every=100) == 0
     assert len(json.loads((run / "scores.json").read_text())) == 2
+
+
+@pytest.mark.parametrize(
+    ("steps", "chosen", "warmup"),
+    [(None, {}, 8000), (40_000, {}, 8000), (10_000, {}, 2000), (3, {}, 1), (10_000, {"warmup_steps": 9000}, 9000)],
+)
+def test_the_warm_up_of_a_short_run_is_a_fifth_of_it_unless_it_was_chosen(steps, chosen, warmup, tmp_path):
+    _, values = run_defaults("dreamer-v3", None, "quick", stored=None, interface=interface(), steps=steps)
+    assert {**values, **chosen}["warmup_steps"] == warmup
+    if steps == 10_000:
+        learner = reverie.DreamerV3("CartPole-v1", run=tmp_path / "run", steps=steps, preset="quick", **chosen)
+        assert learner.config.warmup_steps == warmup

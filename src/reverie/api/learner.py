@@ -129,10 +129,11 @@ class Learner:
         self._agent: Any = None
         self._adapter: EnvironmentAdapter | None = None
 
-    def _settle(self, stored: StoredRun | None) -> None:
+    def _settle(self, stored: StoredRun | None, steps: int | None = None) -> None:
         """Fills in the settings that nobody chose: those of a run that is there, else those of the preset."""
         name, own = self.agent_name, field_names(self.settings_class)
-        self.preset, values = run_defaults(name, self._asked, self._usual, stored=stored, interface=self.interface)
+        usual, task, steps = self._usual, self.interface, steps or self._run_settings.get("steps")
+        self.preset, values = run_defaults(name, self._asked, usual, stored=stored, interface=task, steps=steps)
         if self.source.kind == "object":
             values["num_envs"] = 1
         self._settings = {key: value for key, value in values.items() if key in own} | self._run_settings
@@ -207,8 +208,8 @@ class Learner:
             )
         self.close()
         origin = None if from_ is None else Origin(Path(from_), from_checkpoint, from_replay)
-        if origin is not None and stored_run(self.run_folder, self.agent_name) is None:
-            self._settle(stored_run(origin.path, self.agent_name))
+        if stored_run(self.run_folder, self.agent_name) is None:
+            self._settle(None if origin is None else stored_run(origin.path, self.agent_name), steps)
         settings = TrainSettings(**{**self._settings, **({} if steps is None else {"steps": steps})})
         trainer = Trainer(
             self.config,
@@ -381,8 +382,7 @@ class Learner:
             features, state = [], None
             for t, flat in enumerate(taken):
                 now = {name: value[t : t + 1] for name, value in tensors.items()}
-                opens = torch.tensor([t == 0], device=device)
-                _, state = self.agent.act(now, opens, state, deterministic=deterministic)
+                _, state = self.agent.act(now, torch.tensor([not t], device=device), state, deterministic=deterministic)
                 features.append(model.feature(state.latent))
                 state.action = torch.from_numpy(flat[None]).to(device)
             return torch.cat(features).float().cpu().numpy()

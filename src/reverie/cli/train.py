@@ -103,7 +103,9 @@ def _read(agent: str, words: Sequence[str]) -> tuple[Any, EnvironmentSource, Pat
     path = here / _run_path(options.environment, source, agent, seed=options.settings.seed)
     usual, origin = default_preset(agent, choose_device(options.settings.device).type), options.environment.origin
     stored = stored_run(path, agent) or (stored_run(origin, agent) if origin else None)
-    preset, values = run_defaults(agent, asked, usual, stored=stored, interface=adapter.interface)
+    preset, values = run_defaults(
+        agent, asked, usual, stored=stored, interface=adapter.interface, steps=options.settings.steps
+    )
     return _parse(agent, TrainSettings, values, words=words), source, path, preset
 
 

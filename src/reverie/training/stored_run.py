@@ -50,12 +50,18 @@ def stored_run(path: Path, agent: str) -> StoredRun | None:
 
 
 def run_defaults(
-    agent: str, asked: str | None, usual: str, stored: StoredRun | None, interface: Interface | None = None
+    agent: str,
+    asked: str | None,
+    usual: str,
+    stored: StoredRun | None,
+    interface: Interface | None = None,
+    steps: int | None = None,
 ) -> tuple[str, dict[str, Any]]:
     """The preset of a run, and the values of all settings that nobody chooses.
 
     A run that is there keeps the settings that it has, also where a later version has other presets; settings that its
     version did not know have their defaults, which do what that version did. Only another preset replaces them.
+    In a run that is shorter than its preset's the preset's warm-up takes at most a fifth of the steps.
 
     Args:
         agent: its name.
@@ -63,6 +69,7 @@ def run_defaults(
         usual: the preset of a run that names none.
         stored: the run that is there.
         interface: of the task, whose kind brings values of its own.
+        steps: of the run, where they were chosen.
 
     Returns:
         The preset, and settings of agent and run by name.
@@ -72,7 +79,10 @@ def run_defaults(
     """
     preset = asked or (stored.preset if stored else None) or usual
     if stored is None or asked not in (None, stored.preset):
-        return preset, preset_values(agent, preset, interface)
+        values = preset_values(agent, preset, interface)
+        if steps is not None and "warmup_steps" in values and steps < values.get("steps", 0):
+            values["warmup_steps"] = max(1, min(values["warmup_steps"], steps // 5))
+        return preset, values
     cls = config_class(agent)
     defaults = asdict(cls())
     unknown = sorted(stored.agent_config.keys() - defaults.keys())
