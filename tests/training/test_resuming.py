@@ -170,6 +170,16 @@ def test_settings_come_from_the_run_that_it_begins_with(finished, tmp_path):
     assert other.config == agent.config
 
 
+def test_trained_weights_act_in_the_warm_up(finished, tmp_path, monkeypatch):
+    purposes, real = [], Collector.collect
+    monkeypatch.setattr(Collector, "collect", lambda self, purpose: purposes.append(purpose) or real(self, purpose))
+    for name, origin, purpose in (("next", finished, "experience"), ("new", None, "held")):
+        options = {**SMALL, "warmup_steps": 20, "warmup_actions": "held"}
+        reverie.DreamerV3("RunTestWalk-v0", run=tmp_path / name, **options).learn(10, progress=False, from_=origin)
+        assert set(purposes) == {purpose}
+        purposes.clear()
+
+
 @pytest.mark.parametrize("env", ["RunTestContinuous-v0", "CartPole-v1"])
 def test_other_spaces_are_refused(finished, tmp_path, capsys, env):
     line = words(tmp_path / "next", env=env, num_envs=2, steps=20)

@@ -337,7 +337,8 @@ class Trainer:
     def _advance(self) -> None:
         before, episodes = self.env_steps, self.collector.episodes
         warming_up = self.updater.warming_up(before, episodes)
-        actions = self.updater.schedule.warmup_actions if warming_up else "policy"
+        untrained = warming_up and self._origin is None
+        actions = self.updater.schedule.warmup_actions if untrained else "policy"
         self.env_steps += self.collector.collect("experience" if actions == "policy" else actions)
         finished = self.collector.episodes
         self.updater.learn(self.env_steps, self.env_steps - before, episodes=finished, new_episodes=finished - episodes)
