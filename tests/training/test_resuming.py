@@ -16,6 +16,7 @@ import reverie
 import reverie.agents.dreamer_v3 as dreamer_v3
 from reverie.cli.main import main
 from reverie.errors import ConfigError, EnvironmentProblem, RunFolderError
+from reverie.training.collector import Collector
 
 STORED = Path(__file__).parent / "stored"
 SMALL = {**TINY, **RUN, "num_envs": 2, "steps": 60}
